@@ -1,0 +1,1 @@
+//! HTTPy's server: knows HTTP, does not know Python.

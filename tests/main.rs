@@ -1,0 +1,1 @@
+//! The Rust tests, one binary.

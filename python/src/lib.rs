@@ -1,7 +1,16 @@
 //! The door: the extension module `httpy._httpy`.
 
+mod call;
+mod driver;
+mod response;
+mod server;
+mod symbols;
+
 use pyo3::prelude::*;
 
 /// Native half of HTTPy.
 #[pymodule(gil_used = false)]
-mod _httpy {}
+mod _httpy {
+    #[pymodule_export]
+    use crate::{call::Endpoint, driver::Selector, server::Core};
+}

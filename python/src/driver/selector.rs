@@ -1,0 +1,318 @@
+//! The selector driver: asyncio's selector is tokio.
+//!
+//! A stock `asyncio.SelectorEventLoop` asks its selector to wait for file descriptors. Ours waits by running a tokio
+//! runtime on the same thread until the time is up, one of asyncio's own descriptors is ready, or Python code left
+//! work for the loop. The loop itself is what called us, so everything that asyncio calls "running" is true while
+//! requests are answered.
+//!
+//! Rules:
+//! 1. asyncio's own descriptors stay with a real selector; its epoll or kqueue descriptor is watched from tokio.
+//! 2. The interpreter is let go exactly while the runtime is parked (`on_thread_park`), and signal handlers run right
+//!    after. Letting go around the whole `block_on` delayed plain signal handlers by 400 ms.
+//! 3. Nothing may drop a `Py<T>` inside tokio's I/O driver while parked: pyo3 believes that we are attached.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    ffi, intern,
+    prelude::*,
+    types::PyList,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    time::{Instant, sleep_until},
+};
+
+use super::{EventLoop, Seat, sit};
+
+/// How long the interpreter may be held without a pause while others want it. 5 ms, as `sys.getswitchinterval()`.
+const LONGEST_HOLD: Duration = Duration::from_millis(5);
+
+thread_local! {
+    /// Where the interpreter was let go; null while it is held.
+    static SAVED: Cell<*mut ffi::PyThreadState> = const { Cell::new(std::ptr::null_mut()) };
+    /// What a signal handler raised; `select` raises it again in the loop.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+    /// When the interpreter was last let go.
+    static LET_GO: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
+}
+
+/// A selector for `asyncio.SelectorEventLoop` that runs a tokio runtime while it waits.
+#[pyclass(unsendable, module = "httpy._httpy")]
+pub(crate) struct Selector {
+    inner: Py<PyAny>,
+    /// Empty only after `close`.
+    runtime: RefCell<Option<Rc<LocalRuntime>>>,
+    watched: RefCell<Option<AsyncFd<OwnedFd>>>,
+    /// Whether asyncio's own selector may have something for us.
+    flagged: Cell<bool>,
+    event_loop: RefCell<Option<Rc<EventLoop>>>,
+    running: Cell<bool>,
+    pid: u32,
+}
+
+#[pymethods]
+impl Selector {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let inner = py.import("selectors")?.getattr("DefaultSelector")?.call0()?;
+        let fileno: RawFd = inner.call_method0("fileno")?.extract()?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(let_go)
+            .on_thread_unpark(take_back)
+            .build_local(LocalOptions::default())?;
+        let watched = {
+            let _guard = runtime.enter();
+            // SAFETY: asyncio's selector keeps its descriptor open while it is borrowed here.
+            let ours = unsafe { BorrowedFd::borrow_raw(fileno) }.try_clone_to_owned()?;
+            // SAFETY: the copy is ours alone, so it stays open, and the same, until the `AsyncFd` is dropped.
+            unsafe { AsyncFd::<OwnedFd>::register_with_interest(ours, Interest::READABLE) }
+                .map_err(|error| PyRuntimeError::new_err(error.to_string()))?
+        };
+        Ok(Self {
+            inner: inner.unbind(),
+            runtime: RefCell::new(Some(Rc::new(runtime))),
+            watched: RefCell::new(Some(watched)),
+            flagged: Cell::new(true),
+            event_loop: RefCell::new(None),
+            running: Cell::new(false),
+            pid: std::process::id(),
+        })
+    }
+
+    /// Tells the selector whose it is. Until then it only waits for asyncio's descriptors.
+    fn attach(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        *self.event_loop.borrow_mut() = Some(EventLoop::new(py, event_loop)?);
+        Ok(())
+    }
+
+    #[pyo3(signature = (fileobj, events, data=None))]
+    fn register(
+        &self,
+        py: Python<'_>,
+        fileobj: Py<PyAny>,
+        events: i32,
+        data: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.flagged.set(true);
+        self.inner.call_method1(py, intern!(py, "register"), (fileobj, events, data))
+    }
+
+    #[pyo3(signature = (fileobj, events, data=None))]
+    fn modify(&self, py: Python<'_>, fileobj: Py<PyAny>, events: i32, data: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        self.flagged.set(true);
+        self.inner.call_method1(py, intern!(py, "modify"), (fileobj, events, data))
+    }
+
+    fn unregister(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        self.inner.call_method1(py, intern!(py, "unregister"), (fileobj,))
+    }
+
+    fn get_key(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        self.inner.call_method1(py, intern!(py, "get_key"), (fileobj,))
+    }
+
+    fn get_map(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.inner.call_method0(py, intern!(py, "get_map"))
+    }
+
+    /// Waits at most `timeout` seconds (None: without end) and returns the descriptors that are ready.
+    #[pyo3(signature = (timeout=None))]
+    fn select<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        if self.running.replace(true) {
+            return Err(PyRuntimeError::new_err(
+                "this event loop is already waiting: it can't be run again from a handler",
+            ));
+        }
+        let result = self.wait(py, timeout);
+        self.running.set(false);
+        result?;
+        if let Some(error) = RAISED.with(|raised| raised.borrow_mut().take()) {
+            return Err(error);
+        }
+        self.collect(py)
+    }
+
+    /// Ends the runtime and everything that runs on it.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if self.running.get() {
+            return Err(PyRuntimeError::new_err("the event loop's selector can't be closed while it waits"));
+        }
+        // After a fork the runtime belongs to the parent: leave its descriptors alone.
+        let forked = self.pid != std::process::id();
+        let (watched, runtime) = (self.watched.borrow_mut().take(), self.runtime.borrow_mut().take());
+        if forked {
+            std::mem::forget((watched, runtime));
+        } else if let Some(runtime) = runtime {
+            let seated = self.event_loop.borrow().clone();
+            sit(seated.map(Seat::Here));
+            {
+                let _guard = runtime.enter();
+                drop(watched);
+            }
+            drop(runtime);
+            sit(None);
+        }
+        if let Some(event_loop) = self.event_loop.borrow_mut().take() {
+            event_loop.spare.borrow_mut().take();
+        }
+        self.inner.call_method0(py, intern!(py, "close"))?;
+        Ok(())
+    }
+}
+
+impl Selector {
+    /// The runtime, to start servers on.
+    ///
+    /// # Errors
+    /// `RuntimeError` after `close`.
+    pub(crate) fn runtime(&self) -> PyResult<Rc<LocalRuntime>> {
+        let closed = || PyRuntimeError::new_err("the event loop is closed");
+        self.runtime.borrow().clone().ok_or_else(closed)
+    }
+
+    /// Runs the runtime until there is a reason to return to the loop.
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        if self.pid != std::process::id() {
+            return Err(PyRuntimeError::new_err("an event loop can't be used after a fork: start a new one"));
+        }
+        let deadline = match timeout {
+            Some(seconds) if seconds.is_nan() => return Err(PyValueError::new_err("timeout is not a number")),
+            // asyncio never waits longer than a day, so what does not fit means "without end".
+            Some(seconds) => Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::from_secs(86400))),
+            None => None,
+        };
+        let runtime = self.runtime()?;
+        let event_loop = self.event_loop.borrow().clone();
+        if let Some(event_loop) = &event_loop {
+            event_loop.entered(py);
+            sit(Some(Seat::Here(event_loop.clone())));
+        }
+        let polls_once = deadline == Some(Duration::ZERO) || self.flagged.get();
+        let after = deadline.filter(|_| !polls_once);
+        runtime.block_on(async {
+            let watched = self.watched.borrow();
+            let mut sleep = pin!(after.map(|after| sleep_until(Instant::now() + after)));
+            let mut first = true;
+            poll_fn(|cx| {
+                if let Some(event_loop) = &event_loop {
+                    event_loop.set_root(cx.waker());
+                    event_loop.wake_ready();
+                    if event_loop.is_to_leave() {
+                        return Poll::Ready(());
+                    }
+                }
+                if RAISED.with(|raised| raised.borrow().is_some()) {
+                    return Poll::Ready(());
+                }
+                if polls_once {
+                    // One round: the tasks that are ready run, then I/O is polled without waiting.
+                    if std::mem::take(&mut first) {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(());
+                }
+                if let Some(watched) = &*watched
+                    && watched.poll_read_ready(cx).is_ready()
+                {
+                    // The guard is dropped without clearing: readiness stays until asyncio's selector is empty.
+                    self.flagged.set(true);
+                    return Poll::Ready(());
+                }
+                match sleep.as_mut().as_pin_mut() {
+                    Some(sleep) => sleep.poll(cx),
+                    None => Poll::Pending,
+                }
+            })
+            .await;
+        });
+        if let Some(event_loop) = &event_loop {
+            event_loop.left();
+        }
+        Ok(())
+    }
+
+    /// Asks asyncio's own selector for what is ready, if it may have something.
+    ///
+    /// tokio reports an edge and asyncio's selector is level-triggered, so the flag stays up until the selector has
+    /// nothing, and it is asked once more after the readiness was cleared: what came in between would be lost.
+    fn collect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if !self.flagged.get() {
+            return Ok(PyList::empty(py).into_any());
+        }
+        let ask = || self.inner.bind(py).call_method1(intern!(py, "select"), (0,));
+        let mut events = ask()?;
+        if events.len()? == 0 {
+            let runtime = self.runtime()?;
+            let _guard = runtime.enter();
+            if let Some(watched) = &*self.watched.borrow() {
+                let waker = std::task::Waker::noop();
+                if let Poll::Ready(Ok(mut guard)) = watched.poll_read_ready(&mut std::task::Context::from_waker(waker))
+                {
+                    guard.clear_ready();
+                }
+            }
+            events = ask()?;
+            self.flagged.set(events.len()? > 0);
+        }
+        Ok(events)
+    }
+}
+
+/// The runtime is about to park: lets other threads have the interpreter.
+fn let_go() {
+    // SAFETY: the runtime runs inside `select`, a method Python called, so this thread is attached; `take_back`
+    // restores the state before any other code of ours runs.
+    SAVED.set(unsafe { ffi::PyEval_SaveThread() });
+}
+
+/// The runtime has unparked: takes the interpreter back, and runs signal handlers if this is the main thread.
+fn take_back() {
+    // SAFETY: the state is the one `let_go` saved on this thread, and parking does not nest.
+    unsafe { ffi::PyEval_RestoreThread(SAVED.replace(std::ptr::null_mut())) };
+    LET_GO.set(None);
+    // SAFETY: attached since the line above.
+    if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+        Python::attach(|py| RAISED.with(|raised| *raised.borrow_mut() = PyErr::take(py)));
+        if let Some(Seat::Here(event_loop)) = super::seat() {
+            event_loop.leave();
+        }
+    }
+}
+
+/// Lets other threads have the interpreter for a moment if it was held for long without parking.
+///
+/// Answers made in Rust run no bytecode, and only bytecode notices that another thread waits. Called per request: it
+/// reads the clock once in 64 calls.
+pub(crate) fn pause() {
+    thread_local! {
+        static CALLS: Cell<u32> = const { Cell::new(0) };
+    }
+    let calls = CALLS.get().wrapping_add(1);
+    CALLS.set(calls);
+    if !calls.is_multiple_of(64) {
+        return;
+    }
+    let now = std::time::Instant::now();
+    match LET_GO.get() {
+        Some(since) if now - since < LONGEST_HOLD => {}
+        Some(_) => {
+            // SAFETY: as in `let_go`; the state is restored at once.
+            unsafe { ffi::PyEval_RestoreThread(ffi::PyEval_SaveThread()) };
+            LET_GO.set(Some(now));
+        }
+        None => LET_GO.set(Some(now)),
+    }
+}

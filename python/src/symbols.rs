@@ -1,0 +1,62 @@
+//! Functions of the interpreter that are outside the limited API we build against, looked up once at import.
+//!
+//! One `abi3` wheel serves every Python from 3.9 on. What newer or fuller interpreters do faster is found by name in
+//! the running process; where it is missing, callers take the slow way. Measured: 2 to 7 % of a pipelined request.
+
+use std::{
+    ffi::{CStr, c_int, c_void},
+    sync::OnceLock,
+};
+
+use pyo3::ffi::PyObject;
+
+/// `PyObject_Vectorcall(callable, args, nargsf, kwnames)`: limited API only since 3.12.
+pub(crate) type Vectorcall = unsafe extern "C" fn(
+    callable: *mut PyObject,
+    args: *const *mut PyObject,
+    nargsf: usize,
+    kwnames: *mut PyObject,
+) -> *mut PyObject;
+/// `PyIter_Send(iterator, value, result)`: since 3.10. Returns 0 returned, 1 yielded, -1 raised.
+pub(crate) type IterSend =
+    unsafe extern "C" fn(iterator: *mut PyObject, value: *mut PyObject, result: *mut *mut PyObject) -> c_int;
+/// `PyContext_Enter`, `PyContext_Exit`: never in the limited API.
+pub(crate) type ContextSwitch = unsafe extern "C" fn(context: *mut PyObject) -> c_int;
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Symbols {
+    pub(crate) vectorcall: Option<Vectorcall>,
+    pub(crate) iter_send: Option<IterSend>,
+    pub(crate) context_enter: Option<ContextSwitch>,
+    pub(crate) context_exit: Option<ContextSwitch>,
+}
+
+/// The symbols of this process.
+#[inline]
+pub(crate) fn symbols() -> &'static Symbols {
+    static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
+    SYMBOLS.get_or_init(|| {
+        // SAFETY: each name is documented in CPython's C API with exactly the signature of its type above.
+        unsafe {
+            Symbols {
+                vectorcall: find(c"PyObject_Vectorcall").map(|f| std::mem::transmute::<*mut c_void, Vectorcall>(f)),
+                iter_send: find(c"PyIter_Send").map(|f| std::mem::transmute::<*mut c_void, IterSend>(f)),
+                context_enter: find(c"PyContext_Enter").map(|f| std::mem::transmute::<*mut c_void, ContextSwitch>(f)),
+                context_exit: find(c"PyContext_Exit").map(|f| std::mem::transmute::<*mut c_void, ContextSwitch>(f)),
+            }
+        }
+    })
+}
+
+#[cfg(unix)]
+fn find(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: dlsym with RTLD_DEFAULT only reads the tables of loaded objects; the interpreter is one of them.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}
+
+#[cfg(not(unix))]
+fn find(_name: &CStr) -> Option<*mut c_void> {
+    None
+}

@@ -1,0 +1,53 @@
+//! Assembly: the only file that names everything.
+
+use std::{rc::Rc, sync::Arc};
+
+use crate::{
+    config::Config,
+    conn::Listener,
+    handler::{Handler, Middleware, Stack},
+    proto::{self, Negotiate, Row},
+    server::Server,
+};
+
+/// A server about to start: middleware, a handler, protocols and limits.
+pub struct App {
+    handler: Arc<dyn Handler>,
+    middleware: Vec<Arc<dyn Middleware>>,
+    rows: Vec<Row>,
+    config: Config,
+}
+
+impl App {
+    /// Starts from the handler that answers in the end.
+    pub fn new(handler: Arc<dyn Handler>) -> Self {
+        Self { handler, middleware: Vec::new(), rows: proto::table(), config: Config::default() }
+    }
+
+    /// Adds a middleware inside those added before.
+    #[must_use]
+    pub fn middleware(mut self, middleware: Arc<dyn Middleware>) -> Self {
+        self.middleware.push(middleware);
+        self
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Adds a protocol, asked before those already in the table.
+    #[must_use]
+    pub fn protocol(mut self, row: Row) -> Self {
+        self.rows.insert(0, row);
+        self
+    }
+
+    /// Starts serving on `listeners`. Must be called inside a local runtime.
+    pub fn start(self, listeners: Vec<Box<dyn Listener>>) -> Server {
+        let stack = Stack::new(self.middleware, self.handler);
+        Server::start(listeners, Rc::new(Negotiate::new(self.rows)), stack, Arc::new(self.config))
+    }
+}

@@ -1,0 +1,37 @@
+//! The one home of defaults. Everything else, Python included, says "unset" and gets the value from here.
+
+use std::time::Duration;
+
+/// Limits of one server, each with its unit, default and reason.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Longest request target in bytes; longer is 414. 8 KiB: RFC 9110 §4.1 asks for at least 8000 octets.
+    pub max_target_bytes: usize,
+    /// Largest field section (request line included) in bytes; larger is 431. 64 KiB.
+    pub max_head_bytes: usize,
+    /// Most field lines in a request; more is 431. 100: browsers send 15 to 30, and hyper keeps 100 on the stack.
+    pub max_fields: usize,
+    /// Largest request body in bytes a handler may be given; larger is 413. 16 MiB.
+    pub max_body_bytes: u64,
+    /// Longest wait for a complete request head, from its first byte or from accept. 10 s; later is 408 or a close.
+    pub head_timeout: Duration,
+    /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
+    pub grace: Duration,
+    /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
+    pub backlog: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_target_bytes: 8 * 1024,
+            max_head_bytes: 64 * 1024,
+            max_fields: 100,
+            max_body_bytes: 16 * 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            grace: Duration::from_secs(30),
+            backlog: 2048,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The seams below the waist: what accepts connections, what speaks on them.
+
+mod drain;
+
+use std::{future::Future, io, pin::Pin, sync::Arc};
+
+pub use drain::{Drain, Signal};
+
+use crate::{
+    config::Config,
+    handler::Stack,
+    message::{Peer, Stream},
+};
+
+/// A future that stays on its thread.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Accepts connections.
+pub trait Listener {
+    /// Waits for the next connection. Handshakes don't happen here: they run in the connection's own task, when it
+    /// awaits [`Incoming::handshake`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a connection is either returned or still queued.
+    fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>>;
+
+    /// Where it listens, as people write it (`http://127.0.0.1:8000`).
+    fn address(&self) -> String;
+}
+
+/// A connection that was accepted and has yet to be set up.
+pub struct Incoming {
+    /// Who is connected.
+    pub peer: Peer,
+    /// Completes when the connection is ready to carry a protocol.
+    pub handshake: LocalFuture<'static, io::Result<Connection<Stream>>>,
+}
+
+/// A connection ready to carry a protocol.
+pub struct Connection<C> {
+    /// What the protocol speaks over.
+    pub io: C,
+    /// Who is connected.
+    pub peer: Peer,
+    /// The protocol both sides agreed on by ALPN (RFC 7301), if they did.
+    pub alpn: Option<Vec<u8>>,
+}
+
+/// Speaks one protocol over connections of type `C`.
+pub trait Protocol<C> {
+    /// Serves a connection to its end: turns what arrives into requests, has `cx.stack` answer them, and sends the
+    /// responses. When `cx.signal` says so, finishes what runs and closes.
+    fn serve(&self, connection: Connection<C>, cx: Cx) -> LocalFuture<'static, ()>;
+}
+
+/// What a connection needs from its server. `cx`, for short.
+#[derive(Clone)]
+pub struct Cx {
+    /// Answers requests.
+    pub stack: Stack,
+    /// The limits.
+    pub config: Arc<Config>,
+    /// Says when to finish.
+    pub signal: Signal,
+}

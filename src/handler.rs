@@ -1,0 +1,154 @@
+//! Walk 6/10. Before: proto/h1.rs. After: middleware/*.
+//!
+//! The whole concept of answering: a [`Handler`] takes a request and replies, a [`Middleware`] takes a request and
+//! `next` and replies, a [`Stack`] is a chain of middleware with a handler at its end and is itself a handler.
+//! Nothing here fails: a failure is a response.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::StatusCode;
+
+use crate::message::{Request, Response, text};
+
+/// Answers requests.
+pub trait Handler: Send + Sync {
+    /// Answers one request. Runs on the thread of the connection and must not block it.
+    fn call(&self, request: Request) -> Reply;
+}
+
+/// Stands between the carrier and a handler: looks at the request, calls `next` or not, looks at the response.
+pub trait Middleware: Send + Sync {
+    /// Handles one request. Call `next.run(request)` at most once.
+    fn call(&self, request: Request, next: Next) -> Reply;
+}
+
+/// An answer, now or later.
+///
+/// A handler that has its response at hand returns [`Reply::Now`]; only one that has to wait pays for a boxed future.
+/// Dropping a [`Reply::Later`] cancels the work: it is what happens when the client goes away.
+pub enum Reply {
+    /// The response.
+    Now(Response),
+    /// A future of it. Not `Send`: a connection lives on one thread.
+    Later(Pin<Box<dyn Future<Output = Response>>>),
+}
+
+impl Reply {
+    /// Wraps a future.
+    pub fn later(future: impl Future<Output = Response> + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self::Now(response)
+    }
+}
+
+impl Future for Reply {
+    type Output = Response;
+
+    /// # Panics
+    /// If polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        match &mut *self {
+            Self::Later(future) => future.as_mut().poll(cx),
+            Self::Now(response) => Poll::Ready(std::mem::take(response)),
+        }
+    }
+}
+
+impl<F> Handler for F
+where
+    F: Fn(Request) -> Reply + Send + Sync,
+{
+    fn call(&self, request: Request) -> Reply {
+        self(request)
+    }
+}
+
+struct Chain {
+    middleware: Vec<Arc<dyn Middleware>>,
+    handler: Arc<dyn Handler>,
+}
+
+/// Middleware in the order written, outermost first, and the handler they lead to.
+#[derive(Clone)]
+pub struct Stack {
+    chain: Arc<Chain>,
+}
+
+impl Stack {
+    /// Builds a stack.
+    pub fn new(middleware: Vec<Arc<dyn Middleware>>, handler: Arc<dyn Handler>) -> Self {
+        Self { chain: Arc::new(Chain { middleware, handler }) }
+    }
+
+    /// Answers a request like [`Handler::call`], and turns a panic on the way into a 500.
+    ///
+    /// This is the outermost call: carriers use it, so that a bug in one request can't end its connection's task
+    /// and with it other requests on the same connection.
+    pub fn answer(&self, request: Request) -> Guarded {
+        let reply = catch_unwind(AssertUnwindSafe(|| self.call(request)));
+        Guarded { reply: reply.unwrap_or_else(|_| Reply::Now(internal_error())) }
+    }
+}
+
+impl Handler for Stack {
+    fn call(&self, request: Request) -> Reply {
+        match self.chain.middleware.first() {
+            None => self.chain.handler.call(request),
+            Some(first) => first.call(request, Next { chain: self.chain.clone(), index: 1 }),
+        }
+    }
+}
+
+/// The rest of a [`Stack`].
+pub struct Next {
+    chain: Arc<Chain>,
+    index: usize,
+}
+
+impl Next {
+    /// Runs the rest of the chain.
+    pub fn run(mut self, request: Request) -> Reply {
+        let Some(middleware) = self.chain.middleware.get(self.index).cloned() else {
+            return self.chain.handler.call(request);
+        };
+        self.index += 1;
+        middleware.call(request, self)
+    }
+}
+
+/// A [`Reply`] whose panics are contained.
+pub struct Guarded {
+    reply: Reply,
+}
+
+impl Future for Guarded {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let reply = &mut self.reply;
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(reply).poll(cx))) {
+            Ok(poll) => poll,
+            Err(_) => {
+                self.reply = Reply::Now(Response::default());
+                Poll::Ready(internal_error())
+            }
+        }
+    }
+}
+
+/// The panic's message and place were printed by the panic hook; the client learns nothing of internals.
+fn internal_error() -> Response {
+    tracing::error!(kind = "bug", "a panic was contained and answered with 500");
+    text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+}

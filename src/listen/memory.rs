@@ -1,0 +1,63 @@
+//! Connections inside the process: the real server without sockets, for tests.
+
+use std::{cell::RefCell, io};
+
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::mpsc,
+};
+
+use crate::{
+    conn::{Connection, Incoming, Listener, LocalFuture},
+    message::{Peer, Stream},
+};
+
+/// 64 KiB each way, about what a socket buffer holds, so that backpressure behaves as it does on a network.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Makes a listener and the connector that reaches it.
+pub fn memory() -> (MemoryConnector, impl Listener) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (MemoryConnector { sender }, Memory { receiver: RefCell::new(receiver) })
+}
+
+/// Opens connections to a memory listener.
+#[derive(Clone)]
+pub struct MemoryConnector {
+    sender: mpsc::UnboundedSender<(DuplexStream, Peer)>,
+}
+
+impl MemoryConnector {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` if the listener is gone.
+    pub fn connect(&self) -> io::Result<DuplexStream> {
+        let (client, server) = duplex(BUFFER_BYTES);
+        let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+        self.sender.send((server, Peer::default())).map_err(refused)?;
+        Ok(client)
+    }
+}
+
+struct Memory {
+    receiver: RefCell<mpsc::UnboundedReceiver<(DuplexStream, Peer)>>,
+}
+
+impl Listener for Memory {
+    fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
+        Box::pin(async {
+            let next = std::future::poll_fn(|cx| self.receiver.borrow_mut().poll_recv(cx)).await;
+            let Some((io, peer)) = next else {
+                // Every connector is gone: nobody will ever connect.
+                return std::future::pending().await;
+            };
+            let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
+            Ok(Incoming { peer, handshake: Box::pin(async { Ok(ready) }) })
+        })
+    }
+
+    fn address(&self) -> String {
+        "memory:".to_owned()
+    }
+}

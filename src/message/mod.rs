@@ -1,0 +1,13 @@
+//! The waist: what a carrier hands up and an answerer hands back.
+
+mod body;
+mod exchange;
+mod request;
+mod response;
+mod stream;
+
+pub use body::{Body, TooLarge};
+pub use exchange::{Exchange, Feature, Features};
+pub use request::{Param, Params, Peer, Request};
+pub use response::{Response, text};
+pub use stream::{ByteStream, Stream};

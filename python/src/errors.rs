@@ -1,0 +1,71 @@
+//! Errors across the door: the only place that translates.
+//!
+//! The exceptions themselves are Python classes in `httpy/errors.py`.
+
+use pyo3::{prelude::*, sync::PyOnceLock, types::PyType};
+
+static CLASSES: PyOnceLock<Classes> = PyOnceLock::new();
+
+struct Classes {
+    http_error: Py<PyType>,
+    config_error: Py<PyType>,
+    route_error: Py<PyType>,
+    client_disconnected: Py<PyType>,
+}
+
+fn classes(py: Python<'_>) -> PyResult<&Classes> {
+    CLASSES.get_or_try_init(py, || {
+        let module = py.import("httpy.errors")?;
+        let class = |name: &str| -> PyResult<Py<PyType>> { Ok(module.getattr(name)?.cast_into::<PyType>()?.unbind()) };
+        Ok(Classes {
+            http_error: class("HTTPError")?,
+            config_error: class("ConfigError")?,
+            route_error: class("RouteError")?,
+            client_disconnected: class("ClientDisconnected")?,
+        })
+    })
+}
+
+fn raise(py: Python<'_>, choose: fn(&Classes) -> &Py<PyType>, message: String) -> PyErr {
+    match classes(py) {
+        Ok(classes) => match choose(classes).bind(py).call1((message,)) {
+            Ok(error) => PyErr::from_value(error),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    }
+}
+
+/// A `ConfigError`.
+pub(crate) fn config(py: Python<'_>, message: impl Into<String>) -> PyErr {
+    raise(py, |classes| &classes.config_error, message.into())
+}
+
+/// A `RouteError`.
+pub(crate) fn route(py: Python<'_>, message: impl Into<String>) -> PyErr {
+    raise(py, |classes| &classes.route_error, message.into())
+}
+
+/// A `ClientDisconnected`.
+pub(crate) fn client_disconnected(py: Python<'_>, message: impl Into<String>) -> PyErr {
+    raise(py, |classes| &classes.client_disconnected, message.into())
+}
+
+/// An `HTTPError` with a status and a detail.
+pub(crate) fn http(py: Python<'_>, status: u16, detail: &str) -> PyErr {
+    let made = classes(py).and_then(|classes| classes.http_error.bind(py).call1((status, detail)));
+    match made {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// Whether an exception is an `HTTPError`.
+pub(crate) fn is_http(py: Python<'_>, error: &PyErr) -> bool {
+    classes(py).is_ok_and(|classes| error.is_instance(py, classes.http_error.bind(py)))
+}
+
+/// An error of the core, as Python raises it.
+pub(crate) fn from_core(py: Python<'_>, error: &httpy::Error) -> PyErr {
+    config(py, error.to_string())
+}

@@ -1,0 +1,417 @@
+//! The request as handlers see it: a view of Rust data that builds nothing nobody asked for.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri, Version, header};
+use httpy::{
+    Body, Request,
+    message::{Exchange, Feature, Params, Peer},
+};
+use percent_encoding::percent_decode_str;
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::{PyRuntimeError, PyValueError},
+    intern,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyDict, PyString, PyTuple},
+};
+
+use crate::{
+    context::Context,
+    driver::Slot,
+    errors, fields,
+    fields::Headers,
+    json,
+    plan::Plan,
+    query::{self, QueryParams},
+};
+
+/// Everything of a request but its content.
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) exchange: Exchange,
+    pub(crate) root_len: usize,
+}
+
+/// What routing found.
+pub(crate) struct Matched {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) params: Params,
+}
+
+/// Takes a request apart.
+pub(crate) fn split(request: Request) -> (Head, Params, Body) {
+    let Request { method, uri, version, headers, body, peer, exchange, params, root_len } = request;
+    (Head { method, uri, version, headers, peer, exchange, root_len }, params, body)
+}
+
+/// A request (read-only, filled lazily).
+#[pyclass(frozen, name = "Request", module = "httpy", weakref)]
+pub(crate) struct PyRequest {
+    head: Head,
+    body: Bytes,
+    /// Content that has not arrived yet, of handlers that asked for that.
+    arriving: Mutex<Option<Body>>,
+    context: Arc<Context>,
+    matched: OnceLock<Matched>,
+    slot: OnceLock<Slot>,
+    json: PyOnceLock<Py<PyAny>>,
+    state: PyOnceLock<Py<PyAny>>,
+    id: PyOnceLock<Py<PyString>>,
+}
+
+impl PyRequest {
+    pub(crate) fn new(head: Head, body: Bytes, arriving: Option<Body>, context: Arc<Context>) -> Self {
+        Self {
+            head,
+            body,
+            arriving: Mutex::new(arriving),
+            context,
+            matched: OnceLock::new(),
+            slot: OnceLock::new(),
+            json: PyOnceLock::new(),
+            state: PyOnceLock::new(),
+            id: PyOnceLock::new(),
+        }
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(crate) fn content(&self) -> &Bytes {
+        &self.body
+    }
+
+    pub(crate) fn query_text(&self) -> &str {
+        self.head.uri.query().unwrap_or("")
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Says which route answers. The first one wins: a request is routed once.
+    pub(crate) fn set_matched(&self, plan: Arc<Plan>, params: Params) {
+        let _ = self.matched.set(Matched { plan, params });
+    }
+
+    /// Says where the response will be left, and so how to tell whether anybody waits for it.
+    pub(crate) fn set_slot(&self, slot: Slot) {
+        let _ = self.slot.set(slot);
+    }
+
+    /// Takes the content that is still arriving.
+    pub(crate) fn take_arriving(&self) -> Option<Body> {
+        self.arriving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+
+    /// The text of path parameter `index`.
+    pub(crate) fn path_param(&self, index: usize) -> Option<&str> {
+        self.matched.get()?.params.find(index, self.head.uri.path())
+    }
+
+    /// The content as JSON, read once.
+    ///
+    /// # Errors
+    /// `ValueError` if it is not JSON.
+    pub(crate) fn read_json<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
+        self.json.get_or_try_init(py, || Ok(json::read(py, &self.body)?.unbind())).map(|value| value.bind(py))
+    }
+
+    /// The host the client meant: the target's, else the `Host` field's (RFC 9110 §7.1).
+    fn authority(&self) -> Cow<'_, str> {
+        if let Some(authority) = self.head.uri.authority() {
+            return Cow::Borrowed(authority.as_str());
+        }
+        match self.head.headers.get(header::HOST) {
+            Some(host) => fields::value_text(host),
+            None => Cow::Borrowed(""),
+        }
+    }
+}
+
+fn address<'py>(py: Python<'py>, address: Option<std::net::SocketAddr>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    address.map(|address| (address.ip().to_string(), address.port()).into_pyobject(py)).transpose()
+}
+
+#[pymethods]
+impl PyRequest {
+    #[getter]
+    fn method<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        match self.head.method {
+            Method::GET => intern!(py, "GET").clone(),
+            Method::POST => intern!(py, "POST").clone(),
+            ref other => PyString::new(py, other.as_str()),
+        }
+    }
+
+    /// The path, decoded.
+    #[getter]
+    fn path(&self) -> Cow<'_, str> {
+        percent_decode_str(self.head.uri.path()).decode_utf8_lossy()
+    }
+
+    /// The path as it was sent.
+    #[getter]
+    fn raw_path<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.head.uri.path().as_bytes())
+    }
+
+    /// The path the mounts on the way have taken.
+    #[getter]
+    fn root_path(&self) -> Cow<'_, str> {
+        percent_decode_str(&self.head.uri.path()[..self.head.root_len]).decode_utf8_lossy()
+    }
+
+    #[getter]
+    fn query_string<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.query_text().as_bytes())
+    }
+
+    #[getter]
+    fn scheme(&self) -> &'static str {
+        if self.head.peer.is_tls { "https" } else { "http" }
+    }
+
+    #[getter]
+    fn http_version(&self) -> &'static str {
+        match self.head.version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            Version::HTTP_3 => "3",
+            _ => "1.1",
+        }
+    }
+
+    #[getter]
+    fn version(&self) -> String {
+        format!("HTTP/{}", self.http_version())
+    }
+
+    /// The target as an absolute URL.
+    #[getter]
+    fn url(&self) -> String {
+        let target = self.head.uri.path_and_query().map_or("", |target| target.as_str());
+        format!("{}://{}{target}", self.scheme(), self.authority())
+    }
+
+    #[getter]
+    fn headers(slf: Py<Self>) -> Headers {
+        Headers(slf)
+    }
+
+    #[getter]
+    fn query(&self) -> QueryParams {
+        QueryParams(self.query_text().into())
+    }
+
+    #[getter]
+    fn query_params(&self) -> QueryParams {
+        self.query()
+    }
+
+    /// The cookies; of two with one name the first wins, as the more specific path is sent first (RFC 6265 §5.4).
+    #[getter]
+    fn cookies<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let cookies = PyDict::new(py);
+        for line in self.head.headers.get_all(header::COOKIE) {
+            for pair in fields::value_text(line).split(';') {
+                let Some((name, value)) = pair.split_once('=') else { continue };
+                let (name, value) = (name.trim(), crate::cookies::unquote(value.trim()));
+                if !cookies.contains(name)? {
+                    cookies.set_item(name, value)?;
+                }
+            }
+        }
+        Ok(cookies)
+    }
+
+    #[getter]
+    fn path_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let params = PyDict::new(py);
+        if let Some(matched) = self.matched.get() {
+            for (index, (name, converter)) in matched.plan.path_names().enumerate() {
+                if let Some(text) = self.path_param(index) {
+                    params.set_item(name, crate::plan::path_value(py, converter, text)?)?;
+                }
+            }
+        }
+        Ok(params)
+    }
+
+    #[getter]
+    fn client<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        address(py, self.head.peer.client)
+    }
+
+    #[getter]
+    fn client_address(&self) -> String {
+        self.head.peer.client.map(|client| client.ip().to_string()).unwrap_or_default()
+    }
+
+    #[getter]
+    fn server<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        address(py, self.head.peer.server)
+    }
+
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.body)
+    }
+
+    /// The content as text, by the charset of `Content-Type`, else UTF-8. What does not decode is a 400.
+    #[getter]
+    fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let charset = self.head.headers.get(header::CONTENT_TYPE).and_then(|kind| {
+            let kind = kind.to_str().ok()?.to_ascii_lowercase();
+            let charset = kind.split(';').find_map(|part| part.trim().strip_prefix("charset=").map(str::to_owned))?;
+            Some(charset.trim_matches('"').to_owned())
+        });
+        let charset = charset.as_deref().unwrap_or("utf-8");
+        if charset == "utf-8" {
+            return match std::str::from_utf8(&self.body) {
+                Ok(text) => Ok(PyString::new(py, text).into_any()),
+                Err(_) => Err(errors::http(py, 400, "request body is not valid UTF-8")),
+            };
+        }
+        let decoded = PyBytes::new(py, &self.body).call_method1(intern!(py, "decode"), (charset,));
+        decoded.map_err(|_| errors::http(py, 400, &format!("request body is not valid {charset}")))
+    }
+
+    /// The content as JSON. What is not JSON is a 400.
+    #[getter]
+    fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.read_json(py).cloned().map_err(|error| {
+            if error.is_instance_of::<PyValueError>(py) {
+                let answer = errors::http(py, 400, &error.value(py).to_string());
+                answer.set_cause(py, Some(error));
+                answer
+            } else {
+                error
+            }
+        })
+    }
+
+    /// The fields of an urlencoded form. Another content type is a 415.
+    #[getter]
+    fn form(&self, py: Python<'_>) -> PyResult<QueryParams> {
+        let kind = self.head.headers.get(header::CONTENT_TYPE).map(fields::value_text).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or("").trim();
+        if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            let detail = format!("expected application/x-www-form-urlencoded, found {essence:?}");
+            return Err(errors::http(py, 415, &detail));
+        }
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => Ok(QueryParams(text.into())),
+            Err(_) => Err(errors::http(py, 400, "form is not valid UTF-8")),
+        }
+    }
+
+    /// A place for the application's own values, with those `lifespan` yielded.
+    #[getter]
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.state.get_or_try_init(py, || self.context.new_state(py)).map(|state| state.bind(py).clone())
+    }
+
+    #[getter]
+    fn app<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.context.app(py)
+    }
+
+    /// A random id of this request, 32 hexadecimal digits.
+    #[getter]
+    fn id<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        let make = || -> PyResult<Py<PyString>> {
+            let id = py.import("uuid")?.call_method0("uuid4")?.getattr("hex")?;
+            Ok(id.cast_into::<PyString>()?.unbind())
+        };
+        self.id.get_or_try_init(py, make).map(|id| id.bind(py).clone())
+    }
+
+    /// Whether the client wants the connection kept (RFC 9112 §9.3).
+    #[getter]
+    fn is_keep_alive(&self) -> bool {
+        let has = |option: &str| {
+            let mut lines = self.head.headers.get_all(header::CONNECTION).iter();
+            lines.any(|line| fields::value_text(line).split(',').any(|word| word.trim().eq_ignore_ascii_case(option)))
+        };
+        match self.head.version {
+            Version::HTTP_09 | Version::HTTP_10 => has("keep-alive"),
+            Version::HTTP_11 => !has("close"),
+            _ => true,
+        }
+    }
+
+    /// Whether the client went away before it was answered.
+    #[getter]
+    fn is_disconnected(&self) -> bool {
+        self.slot.get().is_some_and(Slot::is_abandoned)
+    }
+
+    /// The pattern of the route that answers.
+    #[getter]
+    fn route(&self) -> Option<&str> {
+        self.matched.get().map(|matched| matched.plan.pattern())
+    }
+
+    /// Details of the TLS session; None on a plain connection.
+    #[getter]
+    fn tls(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[pyo3(signature = (name, default=None))]
+    fn get_header(&self, name: &str, default: Option<String>) -> Option<String> {
+        fields::joined(&self.head.headers, name).or(default)
+    }
+
+    #[pyo3(signature = (name, default=None))]
+    fn get_query(&self, name: &str, default: Option<String>) -> Option<String> {
+        query::last(self.query_text(), name).map(Cow::into_owned).or(default)
+    }
+
+    /// Whether the protocol this request came by can do something.
+    fn supports(&self, feature: &str) -> PyResult<bool> {
+        match Feature::find(feature) {
+            Some(feature) => Ok(self.head.exchange.supports(feature)),
+            None => {
+                let known: Vec<_> = Feature::NAMES.iter().map(|(name, _)| *name).collect();
+                Err(PyValueError::new_err(format!("no feature {feature:?}; there are {}", known.join(", "))))
+            }
+        }
+    }
+
+    /// The content as it arrives, for handlers registered with `stream=True`.
+    fn stream(slf: Bound<'_, Self>) -> PyResult<crate::arriving::Chunks> {
+        let request = slf.get();
+        match request.take_arriving() {
+            Some(body) => Ok(crate::arriving::Chunks::new(body)),
+            None if request.slot.get().is_some() && request.body.is_empty() => {
+                Err(PyRuntimeError::new_err("the request body was streamed already"))
+            }
+            None => Ok(crate::arriving::Chunks::whole(request.body.clone())),
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Request {} {}>", self.head.method, self.head.uri)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // No clear is needed: whatever closes a cycle from here is a dict or an object that can be cleared.
+        for object in [self.json.get_raw(), self.state.get_raw()] {
+            visit.call(&object)?;
+        }
+        Ok(())
+    }
+}

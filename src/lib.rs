@@ -16,6 +16,7 @@ pub mod handler;
 pub mod listen;
 pub mod message;
 pub mod proto;
+pub mod route;
 pub mod server;
 
 pub use app::App;

@@ -2,12 +2,14 @@
 
 mod body;
 mod exchange;
+mod params;
 mod request;
 mod response;
 mod stream;
 
 pub use body::{Body, TooLarge};
 pub use exchange::{Exchange, Feature, Features};
-pub use request::{Param, Params, Peer, Request};
+pub use params::Params;
+pub use request::{Peer, Request};
 pub use response::{Response, text};
 pub use stream::{ByteStream, Stream};

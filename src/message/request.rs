@@ -1,10 +1,10 @@
 //! What came in: head, content, who sent it, and what routing found.
 
-use std::{fmt, net::SocketAddr, ops::Range, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Method, Uri, Version};
 
-use super::{Body, Exchange};
+use super::{Body, Exchange, Params};
 
 /// The two ends of a connection, shared by all its requests.
 #[derive(Clone, Debug, Default)]
@@ -59,49 +59,5 @@ impl Request {
     /// The part of the target's path that is still to be routed, percent-encoded as it was sent.
     pub fn path(&self) -> &str {
         &self.uri.path()[self.root_len..]
-    }
-}
-
-/// One path parameter: a piece of the path as it was sent, or its decoded text.
-#[derive(Clone)]
-pub enum Param {
-    /// Nothing had to be decoded: a range of [`Uri::path`].
-    Raw(Range<u32>),
-    /// The decoded text.
-    Decoded(Box<str>),
-}
-
-/// Path parameters in the order of the pattern.
-#[derive(Clone, Default)]
-pub struct Params(Vec<Param>);
-
-impl Params {
-    /// Collects parameters.
-    pub fn new(params: Vec<Param>) -> Self {
-        Self(params)
-    }
-
-    /// The text of parameter `index`; `path` is the path that was matched.
-    pub fn find<'a>(&'a self, index: usize, path: &'a str) -> Option<&'a str> {
-        Some(match self.0.get(index)? {
-            Param::Raw(range) => &path[range.start as usize..range.end as usize],
-            Param::Decoded(text) => text,
-        })
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for Params {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Params({})", self.0.len())
     }
 }

@@ -1,1 +1,3 @@
 //! HTTPy's server: knows HTTP, does not know Python.
+
+pub mod route;

@@ -37,6 +37,7 @@ const LOOKUPS: &[&str] = &[
     "GET /api/v1/resource25/7/parts/8",
     "POST /users/1/posts/2/comments/3",
     "GET /static/css/app.css",
+    "GET /api/v1/resource25/7/",
     "PUT /users/me",
     "GET /no/such/path",
 ];

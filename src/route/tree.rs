@@ -12,7 +12,6 @@
 //! table) x (length of the path), never exponential, and the recursion is as deep as the longest pattern.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use memchr::memchr;
@@ -25,18 +24,18 @@ use super::pattern::{Converter, Pattern, Segment, Shape};
 pub(super) struct Tree {
     root: Node,
     /// Whole paths without parameters: a shortcut, since their leaves are in the tree too.
-    ///
-    /// The keys are the application's, so nobody can choose colliding ones. With the standard hasher a static route takes
-    /// 39 ns instead of 15 ns (`benches/route.rs`).
-    statics: HashMap<Box<str>, usize, foldhash::fast::FixedState>,
+    statics: Map<usize>,
     leaves: usize,
 }
+
+/// By text that the application wrote, so nobody can choose colliding keys. With the standard hasher a static route takes
+/// 39 ns instead of 15 ns (`benches/route.rs`).
+type Map<V> = HashMap<Box<str>, V, foldhash::fast::FixedState>;
 
 /// All that may follow the same beginning of a pattern.
 #[derive(Debug, Default)]
 struct Node {
-    /// Sorted by [`by_length`].
-    literals: Vec<(Box<str>, Node)>,
+    literals: Map<Node>,
     /// Sorted by specificity.
     parameters: Vec<(Shape, Node)>,
     /// The pattern that goes on with a `path` parameter.
@@ -51,11 +50,11 @@ impl Tree {
         let mut node = &mut self.root;
         for segment in pattern.segments() {
             node = match segment {
-                Segment::Literal(text) => child(&mut node.literals, text, |a, b| by_length(a, b)),
+                Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
                 Segment::Parameter(parameter) if parameter.shape.converter == Converter::Path => {
                     return *node.rest.get_or_insert_with(|| next(&mut self.leaves));
                 }
-                Segment::Parameter(parameter) => child(&mut node.parameters, &parameter.shape, Shape::cmp),
+                Segment::Parameter(parameter) => child(&mut node.parameters, &parameter.shape),
             };
         }
         let leaf = *node.leaf.get_or_insert_with(|| next(&mut self.leaves));
@@ -96,8 +95,8 @@ impl<V: FnMut(usize) -> Option<R>, R> Walk<V> {
             None => (rest, None),
         };
         let segment = if self.is_escaped { decode(raw) } else { Cow::Borrowed(raw) };
-        if let Ok(at) = node.literals.binary_search_by(|(text, _)| by_length(text, &segment))
-            && let Some(result) = self.enter(&node.literals[at].1, after)
+        if let Some(child) = node.literals.get(&*segment)
+            && let Some(result) = self.enter(child, after)
         {
             return Some(result);
         }
@@ -120,22 +119,13 @@ impl<V: FnMut(usize) -> Option<R>, R> Walk<V> {
     }
 }
 
-/// The node behind `key` in a sorted list, which is made if there is none.
-fn child<'n, K: Clone>(children: &'n mut Vec<(K, Node)>, key: &K, order: impl Fn(&K, &K) -> Ordering) -> &'n mut Node {
-    let at = children.binary_search_by(|(other, _)| order(other, key)).unwrap_or_else(|at| {
-        children.insert(at, (key.clone(), Node::default()));
+/// The node behind a shape, which is made if there is none.
+fn child<'n>(children: &'n mut Vec<(Shape, Node)>, shape: &Shape) -> &'n mut Node {
+    let at = children.binary_search_by(|(other, _)| other.cmp(shape)).unwrap_or_else(|at| {
+        children.insert(at, (shape.clone(), Node::default()));
         at
     });
     &mut children[at].1
-}
-
-/// Shorter first: most literals differ in length already, and empty ones never reach `memcmp` (see [`Shape::value`]).
-#[inline]
-fn by_length(literal: &str, segment: &str) -> Ordering {
-    match literal.len().cmp(&segment.len()) {
-        Ordering::Equal if !segment.is_empty() => literal.cmp(segment),
-        order => order,
-    }
 }
 
 fn next(leaves: &mut usize) -> usize {
@@ -184,7 +174,7 @@ mod tests {
     }
 
     fn nodes(node: &Node) -> usize {
-        let literals: usize = node.literals.iter().map(|(_, child)| nodes(child)).sum();
+        let literals: usize = node.literals.values().map(nodes).sum();
         let parameters: usize = node.parameters.iter().map(|(_, child)| nodes(child)).sum();
         1 + literals + parameters
     }

@@ -1,0 +1,67 @@
+//! What all endpoints of one application share: the application object, its state, and how errors are answered.
+
+use std::sync::{Arc, Mutex};
+
+use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyDict};
+
+/// The shared part.
+pub(crate) struct Context {
+    app: Py<PyAny>,
+    on_error: Option<Py<PyAny>>,
+    statuses: Vec<u16>,
+    state: Mutex<Option<Py<PyDict>>>,
+}
+
+impl Context {
+    pub(crate) fn app<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.app.bind(py).clone()
+    }
+
+    /// What answers exceptions, if the application wants to: called with the request and the exception.
+    pub(crate) fn on_error(&self) -> Option<&Py<PyAny>> {
+        self.on_error.as_ref()
+    }
+
+    /// Whether the application answers this status itself when HTTPy would.
+    pub(crate) fn answers(&self, status: u16) -> bool {
+        self.statuses.contains(&status)
+    }
+
+    /// A namespace for one request.
+    pub(crate) fn new_state<'py>(&self, py: Python<'py>) -> PyResult<Py<PyAny>> {
+        let values = self.lock().as_ref().map(|values| values.clone_ref(py));
+        let values = values.map(|values| values.into_bound(py));
+        Ok(py.import("types")?.getattr("SimpleNamespace")?.call((), values.as_ref())?.unbind())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Py<PyDict>>> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What all endpoints of one app share.
+#[pyclass(frozen, name = "Context", module = "httpy._httpy")]
+pub(crate) struct PyContext(pub(crate) Arc<Context>);
+
+#[pymethods]
+impl PyContext {
+    #[new]
+    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new()))]
+    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>) -> Self {
+        Self(Arc::new(Context { app, on_error, statuses, state: Mutex::new(None) }))
+    }
+
+    /// Sets what appears on every request's `state`.
+    fn set_state(&self, values: &Bound<'_, PyAny>) -> PyResult<()> {
+        let dict = PyDict::new(values.py());
+        dict.as_any().call_method1("update", (values,))?;
+        let old = self.0.lock().replace(dict.unbind());
+        drop(old);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0.app)?;
+        visit.call(&self.0.on_error)
+    }
+}

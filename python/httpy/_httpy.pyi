@@ -93,6 +93,7 @@ class Response:
 
 # -- the plan: worked out once by httpy.plan, carried out per request ---------------------------------------------
 
+__version__: Final[str]
 REQUIRED: Final[object]
 """Stands for "no default" in a Parameter."""
 
@@ -107,18 +108,23 @@ the parsed JSON (body) and raising ValueError/TypeError, which become a 422. An 
 
 @final
 class Endpoint:
-    """A Python function and how to call it."""
+    """A Python function and how to call it.
+
+    Parameters are passed by position in the order given; the last `keywords` of them by name. `label` names the handler
+    in logs, as `module.function`.
+    """
     def __new__(
         cls,
         function: Callable[..., Any],
         *,
         kind: Literal["inline", "async", "pooled"],
+        context: Context,
         parameters: Sequence[Parameter] = (),
+        keywords: int = 0,
         status: int = 200,
         stream: bool = False,
         max_body_bytes: int | None = None,
         label: str = "",
-        context: Context | None = None,
     ) -> Endpoint: ...
 
 @final

@@ -1,17 +1,28 @@
 //! Walk 9/10, THE DOOR. Before: src/route. After: proto/h1.rs.
 //!
-//! A Python function as a handler of the server.
+//! A Python function as a handler of the server: the content is awaited, the function is called where its kind says,
+//! and what it returns or raises becomes a response.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
-use http::StatusCode;
-use httpy::{Handler, Reply, Request, Response, message::text};
-use pyo3::prelude::*;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use httpy::{
+    Body, Handler, Reply, Request, Response,
+    error::Kind as Fault,
+    message::{Params, text},
+    route::Pattern,
+};
+use pyo3::{PyTraverseError, PyVisit, ffi, intern, prelude::*, types::PyString};
 
 use crate::{
-    driver::{self, EventLoop, Seat, Slot, Stepped},
-    response,
-    symbols::symbols,
+    context::{Context, PyContext},
+    driver::{self, EventLoop, Finished, Seat, Slot, Stepped},
+    errors, fields, json, outgoing,
+    plan::{self, Described, Plan, Unfit},
+    request::{Head, PyRequest, split},
+    response::{self, Background},
+    threads,
 };
 
 /// How a handler is run.
@@ -25,86 +36,465 @@ pub(crate) enum Kind {
     Pooled,
 }
 
-/// A Python handler and how to call it.
+/// A Python function and how to call it.
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Endpoint {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    function: Py<PyAny>,
+    plan: Plan,
     kind: Kind,
     status: StatusCode,
+    stream: bool,
+    max_body_bytes: Option<u64>,
+    label: String,
+    context: Arc<Context>,
 }
 
 #[pymethods]
 impl Endpoint {
     #[new]
-    fn new(function: Py<PyAny>, kind: &str) -> Self {
+    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new()))]
+    #[allow(clippy::too_many_arguments)] // Keywords of a constructor.
+    fn new(
+        py: Python<'_>,
+        function: Py<PyAny>,
+        kind: &str,
+        context: &PyContext,
+        parameters: Vec<Described<'_>>,
+        keywords: usize,
+        status: u16,
+        stream: bool,
+        max_body_bytes: Option<u64>,
+        label: String,
+    ) -> PyResult<Self> {
         let kind = match kind {
             "inline" => Kind::Inline,
             "async" => Kind::Async,
-            _ => Kind::Pooled,
+            "pooled" => Kind::Pooled,
+            other => return Err(pyo3::exceptions::PyValueError::new_err(format!("no kind {other:?}"))),
         };
-        Self { inner: Arc::new(Inner { function, kind, status: StatusCode::OK }) }
+        let required = crate::required(py)?;
+        Ok(Self {
+            plan: Plan::new(py, function, parameters, keywords, required.bind(py))?,
+            kind,
+            status: response::status(status)?,
+            stream,
+            max_body_bytes,
+            label,
+            context: context.0.clone(),
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Endpoint {} {:?}>", self.label, self.kind)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.plan.function)
     }
 }
 
 impl Endpoint {
-    pub(crate) fn handler(&self) -> Arc<dyn Handler> {
-        Arc::new(Callable(self.inner.clone()))
+    /// The handler for one route.
+    ///
+    /// # Errors
+    /// `ValueError` if the pattern lacks a parameter the function takes from the path.
+    pub(crate) fn on_route(
+        &self,
+        py: Python<'_>,
+        pattern: &Pattern,
+        prefix: &str,
+        max_body_bytes: u64,
+    ) -> PyResult<Arc<Callable>> {
+        let plan = self.plan.on_route(py, pattern, prefix)?;
+        Ok(Arc::new(Callable {
+            needs_request: plan.needs_request(),
+            plan: Arc::new(plan),
+            kind: self.kind,
+            status: self.status,
+            stream: self.stream,
+            max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
+            label: self.label.clone(),
+            context: self.context.clone(),
+        }))
     }
 }
 
-struct Callable(Arc<Inner>);
+/// A Python function on a route.
+pub(crate) struct Callable {
+    plan: Arc<Plan>,
+    kind: Kind,
+    status: StatusCode,
+    stream: bool,
+    max_body_bytes: u64,
+    label: String,
+    context: Arc<Context>,
+    needs_request: bool,
+}
 
-impl Handler for Callable {
+/// A request on its way through the door: as it came, or as the object that somebody asked for.
+enum Asked {
+    Raw(Box<(Head, Params, Bytes)>),
+    Object(Py<PyRequest>),
+}
+
+/// What is to be done with the outcome of a call.
+enum Next<'py> {
+    Send(Response),
+    /// The application's error handler is a coroutine.
+    Await(Bound<'py, PyAny>),
+}
+
+/// Handler as the router holds it.
+pub(crate) struct Routed(pub(crate) Arc<Callable>);
+
+impl Handler for Routed {
     fn call(&self, request: Request) -> Reply {
-        match driver::seat() {
-            Some(Seat::Here(event_loop)) => Python::attach(|py| self.0.run_here(py, &event_loop, request)),
-            None => Reply::Now(text(StatusCode::SERVICE_UNAVAILABLE, "no loop")),
+        let (head, params, body) = split(request);
+        let callable = &self.0;
+        if callable.stream {
+            return callable.run(head, params, Bytes::new(), Some(body));
+        }
+        match body {
+            Body::Empty => callable.run(head, params, Bytes::new(), None),
+            Body::Full(content) if content.len() as u64 <= callable.max_body_bytes => {
+                callable.run(head, params, content, None)
+            }
+            body => {
+                let callable = callable.clone();
+                Reply::later(async move {
+                    match body.collect(callable.max_body_bytes).await {
+                        Ok((content, _trailers)) => callable.run(head, params, content, None).await,
+                        Err(error) => callable.refuse(&error),
+                    }
+                })
+            }
         }
     }
 }
 
-impl Inner {
-    fn run_here(self: &Arc<Self>, py: Python<'_>, event_loop: &std::rc::Rc<EventLoop>, _request: Request) -> Reply {
-        #[cfg(unix)]
-        driver::pause();
-        let called = call0(py, &self.function);
-        let reply = match (self.kind, called) {
-            (Kind::Async, Ok(coroutine)) => match event_loop.step(py, coroutine) {
-                Ok(Stepped::Ended(ended)) => Reply::Now(self.respond(py, ended)),
-                Ok(Stepped::Suspended(trampoline, task)) => {
-                    let (slot, waiting) = Slot::new(Some(task));
-                    let inner = self.clone();
-                    trampoline.get().finish_into(slot, Box::new(move |py, ended| inner.respond(py, ended)));
-                    Reply::later(waiting)
-                }
-                Err(error) => Reply::Now(self.respond(py, Err(error))),
-            },
-            (_, called) => Reply::Now(self.respond(py, called.map(Bound::unbind))),
+impl Callable {
+    /// The content did not come: too large, or cut off.
+    fn refuse(&self, error: &httpy::Error) -> Response {
+        let (status, detail) = match error.kind() {
+            Fault::Limit => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            _ => (StatusCode::BAD_REQUEST, error.to_string()),
         };
-        event_loop.after_python(py);
-        reply
+        let mut response = plain_detail(status, &detail);
+        // The rest of the content is not read, so the connection can't be used again (RFC 9112 §9.3).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 
-    fn respond(&self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Response {
-        let response = ended.and_then(|value| response::from_value(py, value.bind(py), self.status));
-        response.unwrap_or_else(|error| {
-            error.print(py);
-            text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+    fn run(self: &Arc<Self>, head: Head, params: Params, content: Bytes, arriving: Option<Body>) -> Reply {
+        match (self.kind, driver::seat()) {
+            (Kind::Inline | Kind::Async, Some(Seat::Here(event_loop))) => {
+                #[cfg(unix)]
+                driver::pause();
+                Python::attach(|py| {
+                    let reply = self.run_here(py, &event_loop, head, params, content, arriving);
+                    event_loop.after_python(py);
+                    reply
+                })
+            }
+            (Kind::Pooled, Some(_)) => self.run_pooled(head, params, content, arriving),
+            (_, None) => text(StatusCode::SERVICE_UNAVAILABLE, "This server has no event loop").into(),
+        }
+    }
+
+    /// Runs the function on this thread, which is the loop's.
+    fn run_here(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        event_loop: &Rc<EventLoop>,
+        head: Head,
+        params: Params,
+        content: Bytes,
+        arriving: Option<Body>,
+    ) -> Reply {
+        let (asked, called) = self.invoke(py, head, params, content, arriving);
+        self.follow(py, event_loop, asked, called, true)
+    }
+
+    /// Follows an outcome to its response, awaiting what has to be awaited.
+    fn follow(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        event_loop: &Rc<EventLoop>,
+        asked: Asked,
+        called: Result<Bound<'_, PyAny>, Unfit>,
+        mut may_handle: bool,
+    ) -> Reply {
+        let mut asked = asked;
+        let mut outcome = called;
+        loop {
+            let ended = match outcome {
+                Ok(value) if is_coroutine(&value) => match event_loop.step(py, value) {
+                    Ok(Stepped::Ended(ended)) => ended.map(|value| value.into_bound(py)).map_err(Unfit::Error),
+                    Ok(Stepped::Suspended(trampoline, task)) => {
+                        let (slot, waiting) = Slot::new(Some(task));
+                        if let Asked::Object(request) = &asked {
+                            request.get().set_slot(slot.clone());
+                        }
+                        let callable = self.clone();
+                        let mut asked = Some(asked);
+                        trampoline.get().finish_into(
+                            slot,
+                            Box::new(move |py, ended| {
+                                let Some(request) = asked.take() else { return Finished::Answer(internal_error()) };
+                                let ended = ended.map(|value| value.into_bound(py)).map_err(Unfit::Error);
+                                let (request, next) = callable.settle(py, request, ended, may_handle);
+                                asked = Some(request);
+                                may_handle = false;
+                                match next {
+                                    Next::Send(response) => Finished::Answer(hand_over(py, response)),
+                                    Next::Await(coroutine) => Finished::Continue(coroutine.unbind()),
+                                }
+                            }),
+                        );
+                        return Reply::later(waiting);
+                    }
+                    Err(error) => Err(Unfit::Error(error)),
+                },
+                other => other,
+            };
+            let (request, next) = self.settle(py, asked, ended, may_handle);
+            asked = request;
+            may_handle = false;
+            match next {
+                Next::Send(response) => return Reply::Now(hand_over(py, response)),
+                Next::Await(coroutine) => outcome = Ok(coroutine),
+            }
+        }
+    }
+
+    /// Runs the function on a pool thread.
+    fn run_pooled(self: &Arc<Self>, head: Head, params: Params, content: Bytes, arriving: Option<Body>) -> Reply {
+        let callable = self.clone();
+        let (slot, waiting) = Slot::<Left>::new(None);
+        let filled = slot.clone();
+        threads::submit(Box::new(move |py| {
+            let (asked, called) = callable.invoke(py, head, params, content, arriving);
+            let left = match called {
+                // A `def` that returns a coroutine has it awaited, on the loop.
+                Ok(value) if is_coroutine(&value) => Left::Await(callable, asked, value.unbind(), true),
+                called => match callable.settle(py, asked, called, true) {
+                    (_, Next::Send(response)) => Left::Response(hand_over(py, response)),
+                    (asked, Next::Await(coroutine)) => Left::Await(callable, asked, coroutine.unbind(), false),
+                },
+            };
+            if let Some(waker) = filled.fill(left) {
+                waker.wake();
+            }
+        }));
+        Reply::later(async move {
+            match waiting.await {
+                Left::Response(response) => response,
+                Left::Await(callable, asked, coroutine, may_handle) => {
+                    let reply = match driver::seat() {
+                        Some(Seat::Here(event_loop)) => Python::attach(|py| {
+                            let called = Ok(coroutine.into_bound(py));
+                            let reply = callable.follow(py, &event_loop, asked, called, may_handle);
+                            event_loop.after_python(py);
+                            reply
+                        }),
+                        None => internal_error().into(),
+                    };
+                    reply.await
+                }
+            }
         })
+    }
+
+    /// Calls the function with what it takes.
+    fn invoke<'py>(
+        &self,
+        py: Python<'py>,
+        head: Head,
+        params: Params,
+        content: Bytes,
+        arriving: Option<Body>,
+    ) -> (Asked, Result<Bound<'py, PyAny>, Unfit>) {
+        if !self.needs_request && arriving.is_none() {
+            let called = self.plan.call_without_request(py, &head, &params);
+            return (Asked::Raw(Box::new((head, params, content))), called);
+        }
+        let request = PyRequest::new(head, content, arriving, self.context.clone());
+        request.set_matched(self.plan.clone(), params);
+        match Bound::new(py, request) {
+            Ok(request) => {
+                let called = self.plan.call(&request);
+                (Asked::Object(request.unbind()), called)
+            }
+            Err(error) => (Asked::Raw(Box::new((empty_head(), Params::default(), Bytes::new()))), Err(error.into())),
+        }
+    }
+
+    /// Decides what becomes of an outcome: a response, or the application's own answer to an error.
+    fn settle<'py>(
+        &self,
+        py: Python<'py>,
+        asked: Asked,
+        outcome: Result<Bound<'py, PyAny>, Unfit>,
+        may_handle: bool,
+    ) -> (Asked, Next<'py>) {
+        let error = match outcome {
+            Ok(value) => match response::from_value(py, &value, self.status) {
+                Ok(response) => return (asked, Next::Send(response)),
+                Err(error) => error,
+            },
+            Err(Unfit::Error(error)) => error,
+            Err(Unfit::Request(misfits)) => {
+                let detail = match plan::detail(py, misfits) {
+                    Ok(detail) => detail,
+                    Err(error) => return (asked, Next::Send(self.failed(py, None, &error))),
+                };
+                if !self.context.answers(422) {
+                    return (asked, Next::Send(detail_response(py, StatusCode::UNPROCESSABLE_ENTITY, detail.as_any())));
+                }
+                errors::http_with(py, 422, detail.as_any())
+            }
+        };
+        let Some(on_error) = self.context.on_error().filter(|_| may_handle) else {
+            let response = self.failed(py, Some(&asked), &error);
+            return (asked, Next::Send(response));
+        };
+        let asked = match self.object(py, asked) {
+            Ok(request) => Asked::Object(request),
+            Err(error) => {
+                let none = Asked::Raw(Box::new((empty_head(), Params::default(), Bytes::new())));
+                return (none, Next::Send(self.failed(py, None, &error)));
+            }
+        };
+        let Asked::Object(request) = &asked else { return (asked, Next::Send(internal_error())) };
+        let handled = on_error.bind(py).call1((request, error.value(py)));
+        let next = match handled {
+            Ok(value) if is_coroutine(&value) => Next::Await(value),
+            Ok(value) => match response::from_value(py, &value, self.status) {
+                Ok(response) => Next::Send(response),
+                Err(error) => Next::Send(self.failed(py, Some(&asked), &error)),
+            },
+            Err(error) => Next::Send(self.failed(py, Some(&asked), &error)),
+        };
+        (asked, next)
+    }
+
+    /// The request object, made now if nobody asked for it before.
+    fn object(&self, py: Python<'_>, asked: Asked) -> PyResult<Py<PyRequest>> {
+        match asked {
+            Asked::Object(request) => Ok(request),
+            Asked::Raw(raw) => {
+                let (head, params, content) = *raw;
+                let request = PyRequest::new(head, content, None, self.context.clone());
+                request.set_matched(self.plan.clone(), params);
+                Py::new(py, request)
+            }
+        }
+    }
+
+    /// HTTPy's own answer to an exception: what an `HTTPError` says, else 500 and the traceback in the log.
+    fn failed(&self, py: Python<'_>, asked: Option<&Asked>, error: &PyErr) -> Response {
+        if errors::is_http(py, error) {
+            match http_error(py, error) {
+                Ok(response) => return response,
+                Err(error) => log_failure(py, &self.label, "", &error),
+            }
+        } else {
+            let target = match asked {
+                Some(Asked::Raw(raw)) => format!("{} {}", raw.0.method, raw.0.uri.path()),
+                Some(Asked::Object(request)) => {
+                    format!("{} {}", request.get().head().method, request.get().head().uri.path())
+                }
+                None => String::new(),
+            };
+            log_failure(py, &self.label, &target, error);
+        }
+        internal_error()
     }
 }
 
-fn call0<'py>(py: Python<'py>, function: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    match symbols().vectorcall {
-        // SAFETY: a live callable and no arguments; the result is a new reference, or null with an exception set.
-        Some(vectorcall) => unsafe {
-            let result = vectorcall(function.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut());
-            Bound::from_owned_ptr_or_err(py, result)
-        },
-        None => function.bind(py).call0(),
+/// What a pool thread leaves for the runtime.
+enum Left {
+    Response(Response),
+    /// Something to await on the loop first; whether its error may be handled by the application.
+    Await(Arc<Callable>, Asked, Py<PyAny>, bool),
+}
+
+/// A response leaves Python: what is to run after it is arranged.
+fn hand_over(py: Python<'_>, mut response: Response) -> Response {
+    match response.extensions_mut().remove::<Background>() {
+        Some(background) => outgoing::with_background(py, response, background),
+        None => response,
     }
+}
+
+/// The response an `HTTPError` describes.
+fn http_error(py: Python<'_>, error: &PyErr) -> PyResult<Response> {
+    let error = error.value(py);
+    let status = response::status(error.getattr(intern!(py, "status"))?.extract()?)?;
+    let mut response = detail_response(py, status, &error.getattr(intern!(py, "detail"))?);
+    let headers = error.getattr(intern!(py, "headers"))?;
+    if !headers.is_none() {
+        let mut fields = http::HeaderMap::new();
+        fields::extend(&mut fields, &headers)?;
+        for (name, value) in &fields {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    Ok(response)
+}
+
+fn detail_response(py: Python<'_>, status: StatusCode, detail: &Bound<'_, PyAny>) -> Response {
+    let mut out = b"{\"detail\":".to_vec();
+    if let Err(error) = json::write(py, detail, &mut out) {
+        log_failure(py, "the detail of an error", "", &error);
+        return internal_error();
+    }
+    out.push(b'}');
+    let mut response = Response::new(Body::from(out));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn plain_detail(status: StatusCode, detail: &str) -> Response {
+    Python::attach(|py| detail_response(py, status, PyString::new(py, detail).as_any()))
+}
+
+pub(crate) fn internal_error() -> Response {
+    httpy::route::refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+}
+
+/// Logs a handler's failure with its traceback, to the logger `httpy.error`.
+pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyErr) {
+    let log = || -> PyResult<()> {
+        let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
+        let kwargs = pyo3::types::PyDict::new(py);
+        kwargs.set_item("exc_info", error.value(py))?;
+        logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
+        Ok(())
+    };
+    if let Err(error) = log() {
+        error.write_unraisable(py, None);
+    }
+}
+
+/// Whether a value is to be awaited. The exact type first: it is what `async def` makes.
+pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
+    let py = value.py();
+    // SAFETY: `value` is a live object.
+    let kind = unsafe { ffi::Py_TYPE(value.as_ptr()) } as usize;
+    if kind == crate::coroutine_type(py) {
+        return true;
+    }
+    // What handlers commonly return is none; and what can be awaited is no valid answer anyway.
+    if value.is_instance_of::<PyString>()
+        || value.is_instance_of::<pyo3::types::PyDict>()
+        || value.is_instance_of::<response::PyResponse>()
+    {
+        return false;
+    }
+    value.hasattr(intern!(py, "__await__")).unwrap_or(false)
+}
+
+fn empty_head() -> Head {
+    split(Request::new(http::Method::GET, http::Uri::from_static("/"))).0
 }

@@ -60,6 +60,14 @@ pub(crate) fn http(py: Python<'_>, status: u16, detail: &str) -> PyErr {
     }
 }
 
+/// An `HTTPError` whose detail is an object.
+pub(crate) fn http_with(py: Python<'_>, status: u16, detail: &Bound<'_, PyAny>) -> PyErr {
+    match classes(py).and_then(|classes| classes.http_error.bind(py).call1((status, detail))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
 /// Whether an exception is an `HTTPError`.
 pub(crate) fn is_http(py: Python<'_>, error: &PyErr) -> bool {
     classes(py).is_ok_and(|classes| error.is_instance(py, classes.http_error.bind(py)))

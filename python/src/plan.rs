@@ -398,8 +398,18 @@ fn float<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
 
 fn boolean<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
     const WORDS: [(&str, bool); 12] = [
-        ("true", true), ("false", false), ("1", true), ("0", false), ("yes", true), ("no", false),
-        ("on", true), ("off", false), ("t", true), ("f", false), ("y", true), ("n", false),
+        ("true", true),
+        ("false", false),
+        ("1", true),
+        ("0", false),
+        ("yes", true),
+        ("no", false),
+        ("on", true),
+        ("off", false),
+        ("t", true),
+        ("f", false),
+        ("y", true),
+        ("n", false),
     ];
     let value = WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word))?.1;
     Some(PyBool::new(py, value).to_owned().into_any())

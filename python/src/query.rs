@@ -88,7 +88,13 @@ impl QueryParams {
 
     fn items(&self) -> Vec<(String, String)> {
         let value = |name: &String| last(&self.0, name).unwrap_or_default().into_owned();
-        self.names().into_iter().map(|name| { let value = value(&name); (name, value) }).collect()
+        self.names()
+            .into_iter()
+            .map(|name| {
+                let value = value(&name);
+                (name, value)
+            })
+            .collect()
     }
 
     fn multi_items(&self) -> Vec<(String, String)> {

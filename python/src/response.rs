@@ -340,10 +340,8 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
 /// `(body, status)` or `(body, status, headers)`.
 fn from_tuple(py: Python<'_>, tuple: &Bound<'_, PyTuple>, default: StatusCode) -> PyResult<Response> {
     if !(2..=3).contains(&tuple.len()) {
-        let message = format!(
-            "a handler returned a tuple of {}; it is (body, status) or (body, status, headers)",
-            tuple.len()
-        );
+        let message =
+            format!("a handler returned a tuple of {}; it is (body, status) or (body, status, headers)", tuple.len());
         return Err(PyTypeError::new_err(message));
     }
     let code = tuple.get_item(1)?;

@@ -15,8 +15,8 @@ use std::{cell::RefCell, rc::Rc};
 pub(crate) use event_loop::EventLoop;
 #[cfg(unix)]
 pub(crate) use selector::{Selector, pause};
-pub(crate) use slot::{Slot, Waiting};
-pub(crate) use step::{Stepped, Trampoline};
+pub(crate) use slot::Slot;
+pub(crate) use step::{Finished, Stepped};
 
 /// Where a runtime thread stands towards its asyncio loop.
 #[derive(Clone)]

@@ -194,8 +194,16 @@ impl Drop for ContextGuard<'_> {
     }
 }
 
-/// What turns a coroutine's end into a response.
-pub(crate) type Finish = Box<dyn FnOnce(Python<'_>, PyResult<Py<PyAny>>) -> Response + Send>;
+/// What becomes of a coroutine's end.
+pub(crate) enum Finished {
+    /// This is the response.
+    Answer(Response),
+    /// The same task goes on with this coroutine.
+    Continue(Py<PyAny>),
+}
+
+/// Decides what becomes of a coroutine's end.
+pub(crate) type Finish = Box<dyn FnMut(Python<'_>, PyResult<Py<PyAny>>) -> Finished + Send>;
 
 /// The coroutine of a spare task: stands in for the handler's coroutine once there is one.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Handler")]
@@ -308,28 +316,40 @@ impl Trampoline {
     }
 
     /// The coroutine went on: hands what it yielded to the task, or its end to the response.
-    fn advanced<'py>(&self, py: Python<'py>, sent: Sent<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let ended = match sent {
-            Sent::Yielded(yielded) => return Ok(Some(yielded)),
-            Sent::Returned(value) => Ok(value.unbind()),
-            Sent::Raised(error) => Err(error),
-        };
-        let driving = std::mem::take(&mut *self.lock());
-        drop(driving.coroutine);
-        // What asyncio itself must see goes on to the task: cancellation, and what ends the loop.
-        let passed_on = match &ended {
-            Err(error) if !error.is_instance_of::<pyo3::exceptions::PyException>(py) => Some(error.clone_ref(py)),
-            _ => None,
-        };
-        if let Some((slot, finish)) = driving.finish {
-            let response = finish(py, ended);
-            if let Some(waker) = slot.fill(response) {
-                super::wake(waker);
+    fn advanced<'py>(&self, py: Python<'py>, mut sent: Sent<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        loop {
+            let ended = match sent {
+                Sent::Yielded(yielded) => return Ok(Some(yielded)),
+                Sent::Returned(value) => Ok(value.unbind()),
+                Sent::Raised(error) => Err(error),
+            };
+            let Driving { coroutine, finish, .. } = std::mem::take(&mut *self.lock());
+            drop(coroutine);
+            // What asyncio itself must see goes on to the task: cancellation, and what ends the loop.
+            let passed_on = match &ended {
+                Err(error) if !error.is_instance_of::<pyo3::exceptions::PyException>(py) => Some(error.clone_ref(py)),
+                _ => None,
+            };
+            if let Some((slot, mut finish)) = finish {
+                match finish(py, ended) {
+                    Finished::Answer(response) => {
+                        if let Some(waker) = slot.fill(response) {
+                            super::wake(waker);
+                        }
+                    }
+                    Finished::Continue(coroutine) => {
+                        let next = coroutine.clone_ref(py);
+                        *self.lock() =
+                            Driving { coroutine: Some(coroutine), yielded: None, finish: Some((slot, finish)) };
+                        sent = send(next.bind(py));
+                        continue;
+                    }
+                }
             }
-        }
-        match passed_on {
-            Some(error) => Err(error),
-            None => Ok(None),
+            return match passed_on {
+                Some(error) => Err(error),
+                None => Ok(None),
+            };
         }
     }
 }

@@ -18,7 +18,9 @@ use pyo3::{PyTraverseError, PyVisit, ffi, intern, prelude::*, types::PyString};
 use crate::{
     context::{Context, PyContext},
     driver::{self, EventLoop, Finished, Seat, Slot, Stepped},
-    errors, fields, json, outgoing,
+    errors, fields, json,
+    onward::Onward,
+    outgoing,
     plan::{self, Described, Plan, Unfit},
     request::{Head, PyRequest, split},
     response::{self, Background},
@@ -103,6 +105,7 @@ impl Endpoint {
         pattern: &Pattern,
         prefix: &str,
         max_body_bytes: u64,
+        stages: &Arc<[Py<PyAny>]>,
     ) -> PyResult<Arc<Callable>> {
         let plan = self.plan.on_route(py, pattern, prefix)?;
         Ok(Arc::new(Callable {
@@ -114,6 +117,8 @@ impl Endpoint {
             max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
             label: self.label.clone(),
             context: self.context.clone(),
+            stages: stages.clone(),
+            refused: None,
         }))
     }
 }
@@ -126,8 +131,19 @@ pub(crate) struct Callable {
     stream: bool,
     max_body_bytes: u64,
     label: String,
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     needs_request: bool,
+    /// Python middleware around the function, outermost first.
+    pub(crate) stages: Arc<[Py<PyAny>]>,
+    /// No function: routing said no, and the application wants to see that.
+    refused: Option<Refused>,
+}
+
+/// An answer of the router's that passes through an application's middleware and error handlers.
+struct Refused {
+    status: StatusCode,
+    detail: String,
+    allow: Option<HeaderValue>,
 }
 
 /// A request on its way through the door: as it came, or as the object that somebody asked for.
@@ -185,7 +201,9 @@ impl Callable {
     }
 
     fn run(self: &Arc<Self>, head: Head, params: Params, content: Bytes, arriving: Option<Body>) -> Reply {
-        match (self.kind, driver::seat()) {
+        // Middleware is asynchronous, whatever it leads to.
+        let kind = if self.stages.is_empty() { self.kind } else { Kind::Async };
+        match (kind, driver::seat()) {
             (Kind::Inline | Kind::Async, Some(Seat::Here(event_loop))) => {
                 #[cfg(unix)]
                 driver::pause();
@@ -198,6 +216,33 @@ impl Callable {
             (Kind::Pooled, Some(_)) => self.run_pooled(head, params, content, arriving),
             (_, None) => text(StatusCode::SERVICE_UNAVAILABLE, "This server has no event loop").into(),
         }
+    }
+
+    /// What answers in the name of the router, for an application with middleware or error handlers of its own.
+    pub(crate) fn refusing(py: Python<'_>, context: &Arc<Context>, stages: &Arc<[Py<PyAny>]>, no: &Response) -> Arc<Self> {
+        let detail = no.status().canonical_reason().unwrap_or("Error").to_owned();
+        Arc::new(Self {
+            plan: Arc::new(Plan::empty(py)),
+            kind: Kind::Inline,
+            status: StatusCode::OK,
+            stream: false,
+            max_body_bytes: 0,
+            label: String::new(),
+            context: context.clone(),
+            needs_request: true,
+            stages: stages.clone(),
+            refused: Some(Refused {
+                status: no.status(),
+                detail,
+                allow: no.headers().get(header::ALLOW).cloned(),
+            }),
+        })
+    }
+
+    /// Answers a request that was refused. Its content is not read.
+    pub(crate) fn answer_refused(self: &Arc<Self>, request: Request) -> Reply {
+        let (head, params, _body) = split(request);
+        self.run(head, params, Bytes::new(), None)
     }
 
     /// Runs the function on this thread, which is the loop's.
@@ -304,16 +349,61 @@ impl Callable {
         })
     }
 
+    /// Calls the function with what it takes of a request object.
+    pub(crate) fn call_function<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
+        let Some(refused) = &self.refused else { return self.plan.call(request) };
+        let py = request.py();
+        let error = errors::http(py, refused.status.as_u16(), &refused.detail);
+        if let Some(allow) = &refused.allow {
+            let headers = pyo3::types::PyDict::new(py);
+            headers.set_item("Allow", fields::value_text(allow))?;
+            error.value(py).setattr("headers", headers)?;
+        }
+        Err(error.into())
+    }
+
+    /// Whether the function runs on a pool thread.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.kind == Kind::Pooled
+    }
+
+    /// Turns the function's outcome into what middleware gets from `next`: a response object, something to await
+    /// first, or the exception, if nobody has an answer to it.
+    pub(crate) fn settle_inside<'py>(
+        &self,
+        request: &Bound<'py, PyRequest>,
+        outcome: Result<Bound<'py, PyAny>, Unfit>,
+        may_handle: bool,
+    ) -> PyResult<Inside<'py>> {
+        let py = request.py();
+        let error = match outcome {
+            Ok(value) => return Ok(Inside::Response(response::to_object(py, &value, self.status)?)),
+            Err(Unfit::Request(misfits)) => errors::http_with(py, 422, plan::detail(py, misfits)?.as_any()),
+            Err(Unfit::Error(error)) => error,
+        };
+        if may_handle && let Some(on_error) = self.context.on_error() {
+            let value = on_error.bind(py).call1((request, error.value(py)))?;
+            if is_coroutine(&value) {
+                return Ok(Inside::Await(value));
+            }
+            return Ok(Inside::Response(response::to_object(py, &value, self.status)?));
+        }
+        if errors::is_http(py, &error) {
+            return Ok(Inside::Response(response::object_of(py, http_error(py, &error)?)?));
+        }
+        Err(error)
+    }
+
     /// Calls the function with what it takes.
     fn invoke<'py>(
-        &self,
+        self: &Arc<Self>,
         py: Python<'py>,
         head: Head,
         params: Params,
         content: Bytes,
         arriving: Option<Body>,
     ) -> (Asked, Result<Bound<'py, PyAny>, Unfit>) {
-        if !self.needs_request && arriving.is_none() {
+        if !self.needs_request && arriving.is_none() && self.stages.is_empty() {
             let called = self.plan.call_without_request(py, &head, &params);
             return (Asked::Raw(Box::new((head, params, content))), called);
         }
@@ -321,7 +411,10 @@ impl Callable {
         request.set_matched(self.plan.clone(), params);
         match Bound::new(py, request) {
             Ok(request) => {
-                let called = self.plan.call(&request);
+                let called = match self.stages.first() {
+                    Some(first) => Onward::enter(self, first, &request).map_err(Unfit::Error),
+                    None => self.call_function(&request),
+                };
                 (Asked::Object(request.unbind()), called)
             }
             Err(error) => (Asked::Raw(Box::new((empty_head(), Params::default(), Bytes::new()))), Err(error.into())),
@@ -409,6 +502,12 @@ impl Callable {
         }
         internal_error()
     }
+}
+
+/// What middleware gets from `next`.
+pub(crate) enum Inside<'py> {
+    Response(Bound<'py, response::PyResponse>),
+    Await(Bound<'py, PyAny>),
 }
 
 /// What a pool thread leaves for the runtime.

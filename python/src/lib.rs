@@ -10,6 +10,7 @@ mod driver;
 mod errors;
 mod fields;
 mod json;
+mod onward;
 mod outgoing;
 mod plan;
 mod query;
@@ -46,6 +47,7 @@ mod _httpy {
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
+        onward::{Next, Onward},
         query::QueryParams,
         request::PyRequest,
         response::PyResponse,

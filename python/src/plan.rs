@@ -118,6 +118,17 @@ impl Plan {
         Ok(Self { function, parameters, keywords, pattern: String::new(), path_names: Vec::new() })
     }
 
+    /// A plan that calls nothing, for answers that are no function's.
+    pub(crate) fn empty(py: Python<'_>) -> Self {
+        Self {
+            function: py.None(),
+            parameters: Vec::new(),
+            keywords: None,
+            pattern: String::new(),
+            path_names: Vec::new(),
+        }
+    }
+
     /// The plan for this handler on one route: parameters from the path are found by their place in the pattern.
     ///
     /// # Errors

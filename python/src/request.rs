@@ -96,10 +96,6 @@ impl PyRequest {
         self.head.uri.query().unwrap_or("")
     }
 
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
     /// Says which route answers. The first one wins: a request is routed once.
     pub(crate) fn set_matched(&self, plan: Arc<Plan>, params: Params) {
         let _ = self.matched.set(Matched { plan, params });

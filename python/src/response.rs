@@ -35,6 +35,8 @@ enum Content {
     Whole(Bytes),
     /// An iterable or async iterable of chunks.
     Chunks(Py<PyAny>),
+    /// A stream that is already one of the server's; taken when the response is sent.
+    Stream(Option<Body>),
 }
 
 /// A response. Subclasses add ways to make one.
@@ -46,11 +48,6 @@ impl PyResponse {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A response object for a response made in Rust whose content is whole.
-    pub(crate) fn from_whole(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
-        let contents = Contents { status: status.as_u16(), headers, body: Content::Whole(body), background: None };
-        Self(Mutex::new(contents))
-    }
 }
 
 /// Checks a status: three digits that end an exchange. 101 belongs to the upgrade, other 1xx are no answers.
@@ -130,6 +127,7 @@ impl PyResponse {
         match &self.lock().body {
             Content::Whole(bytes) => PyBytes::new(py, bytes).into_any(),
             Content::Chunks(chunks) => chunks.bind(py).clone(),
+            Content::Stream(_) => py.None().into_bound(py),
         }
     }
 
@@ -376,16 +374,17 @@ fn from_object(response: &Bound<'_, PyResponse>) -> PyResult<Response> {
     // SAFETY: `response` is a live object.
     let is_ours = unsafe { ffi::Py_REFCNT(response.as_ptr()) } == 1;
     let mut contents = response.get().lock();
+    let contents = &mut *contents;
     let code = status(contents.status)?;
     // An application may keep a response and return it again; one that nobody else holds is taken apart.
     let headers = if is_ours { std::mem::take(&mut contents.headers) } else { contents.headers.clone() };
     let background = contents.background.as_ref().map(|background| background.clone_ref(py));
-    let body = match &contents.body {
+    let body = match &mut contents.body {
         Content::Whole(bytes) => Body::from(bytes.clone()),
-        Content::Chunks(chunks) => {
-            let chunks = chunks.bind(py).clone();
-            drop(contents);
-            outgoing::stream(py, &chunks)?
+        Content::Chunks(chunks) => outgoing::stream(py, chunks.bind(py))?,
+        Content::Stream(body) => {
+            let sent = || PyTypeError::new_err("a streamed response can be sent only once");
+            body.take().ok_or_else(sent)?
         }
     };
     let mut made = Response::new(body);
@@ -395,4 +394,32 @@ fn from_object(response: &Bound<'_, PyResponse>) -> PyResult<Response> {
         made.extensions_mut().insert(Background(std::sync::Arc::new(background)));
     }
     Ok(made)
+}
+
+/// The response object of what a handler returned: itself, or one made of it.
+///
+/// # Errors
+/// `TypeError` if it is nothing a handler may return.
+pub(crate) fn to_object<'py>(
+    py: Python<'py>,
+    value: &Bound<'py, PyAny>,
+    status: StatusCode,
+) -> PyResult<Bound<'py, PyResponse>> {
+    match value.cast::<PyResponse>() {
+        Ok(response) => Ok(response.clone()),
+        Err(_) => object_of(py, from_value(py, value, status)?),
+    }
+}
+
+/// The response object of a response made in Rust.
+pub(crate) fn object_of(py: Python<'_>, response: Response) -> PyResult<Bound<'_, PyResponse>> {
+    let (head, body) = response.into_parts();
+    let body = match body {
+        Body::Empty => Content::Whole(Bytes::new()),
+        Body::Full(bytes) => Content::Whole(bytes),
+        body @ Body::Stream(_) => Content::Stream(Some(body)),
+    };
+    let background = head.extensions.get::<Background>().map(|background| background.0.clone_ref(py));
+    let contents = Contents { status: head.status.as_u16(), headers: head.headers, body, background };
+    Bound::new(py, PyResponse(Mutex::new(contents)))
 }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::Method;
 use httpy::{
     Handler,
-    route::{Methods, Pattern, Router, Table},
+    route::{Methods, Pattern, Refuse, Router, Table},
 };
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyValueError, prelude::*, types::PyDict};
 
 use crate::{
-    call::{Endpoint, Routed},
+    call::{Callable, Endpoint, Routed},
     context::{Context, PyContext},
     errors,
 };
@@ -64,7 +64,7 @@ impl Routes {
             }
         };
         // Says at registration what the handler takes and the pattern lacks.
-        endpoint.get().on_route(py, &pattern, "", 0).map_err(|error| errors::route(py, error.value(py).to_string()))?;
+        endpoint.get().on_route(py, &pattern, "", 0, &Arc::from([])).map_err(|error| errors::route(py, error.value(py).to_string()))?;
         let mut entries = self.lock();
         entries
             .table
@@ -105,7 +105,7 @@ impl Routes {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handler of the whole application. `prefix` is where it is mounted; `depth` guards against mounting in circles.
+    /// The handler of the whole application. `prefix` is where it is mounted; `outer` is the middleware around it.
     ///
     /// # Errors
     /// `RouteError` for conflicts between mounts and routes.
@@ -114,26 +114,40 @@ impl Routes {
         py: Python<'_>,
         prefix: &str,
         max_body_bytes: u64,
-        depth: usize,
+        outer: &[Py<PyAny>],
     ) -> PyResult<Arc<dyn Handler>> {
-        if depth > 32 {
-            return Err(errors::route(py, "applications are mounted more than 32 deep, or in a circle"));
+        // 512 bytes of prefixes: applications that are mounted in a circle have no end of them.
+        if prefix.len() > 512 {
+            return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
-        let mut router = Router::new().redirect_slashes(self.redirect_slashes);
+        let stages: Arc<[Py<PyAny>]> =
+            outer.iter().chain(&self.middleware).map(|stage| stage.clone_ref(py)).collect();
+        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&stages));
         let entries = self.lock();
         for (methods, pattern, endpoint) in &entries.endpoints {
-            let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes)?;
+            let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes, &stages)?;
             router
                 .add(methods.clone(), pattern.clone(), Arc::new(Routed(callable)))
                 .map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
         for (mounted, routes) in &entries.mounts {
             let below = format!("{}{}", prefix, mounted.to_string().trim_end_matches('/'));
-            let handler = routes.get().build(py, &below, max_body_bytes, depth + 1)?;
+            let handler = routes.get().build(py, &below, max_body_bytes, &stages)?;
             router.mount(mounted, handler).map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
-        let _ = &self.context;
         Ok(Arc::new(router))
+    }
+
+    /// How the router says no: through middleware and error handlers, where there are any for it.
+    fn refusal(&self, stages: &Arc<[Py<PyAny>]>) -> Refuse {
+        let (context, stages) = (self.context.clone(), stages.clone());
+        Arc::new(move |request, no| {
+            if stages.is_empty() && !context.answers(no.status().as_u16()) {
+                return no.into();
+            }
+            let callable = Python::attach(|py| Callable::refusing(py, &context, &stages, &no));
+            callable.answer_refused(request)
+        })
     }
 }
 

@@ -33,7 +33,7 @@ impl Core {
     #[pyo3(signature = (routes, config=None, /))]
     fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = read_config(py, config)?;
-        let handler = routes.build(py, "", config.max_body_bytes, 0)?;
+        let handler = routes.build(py, "", config.max_body_bytes, &[])?;
         Ok(Self { handler, config, listeners: RefCell::default(), server: Rc::default(), runtime: RefCell::default() })
     }
 

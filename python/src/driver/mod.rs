@@ -16,7 +16,7 @@ pub(crate) use event_loop::EventLoop;
 #[cfg(unix)]
 pub(crate) use selector::{Selector, pause};
 pub(crate) use slot::Slot;
-pub(crate) use step::{Finished, Stepped};
+pub(crate) use step::{Finished, Sent, Stepped, send, stopped};
 
 /// Where a runtime thread stands towards its asyncio loop.
 #[derive(Clone)]

@@ -42,7 +42,7 @@ pub(crate) enum Stepped {
 }
 
 /// What sending into a coroutine gave.
-enum Sent<'py> {
+pub(crate) enum Sent<'py> {
     Yielded(Bound<'py, PyAny>),
     Returned(Bound<'py, PyAny>),
     Raised(PyErr),
@@ -135,7 +135,7 @@ impl Spare {
 }
 
 /// Sends None into a coroutine (or any generator-like object).
-fn send<'py>(coroutine: &Bound<'py, PyAny>) -> Sent<'py> {
+pub(crate) fn send<'py>(coroutine: &Bound<'py, PyAny>) -> Sent<'py> {
     let py = coroutine.py();
     if let Some(iter_send) = symbols().iter_send {
         let mut result = std::ptr::null_mut();
@@ -156,7 +156,7 @@ fn send<'py>(coroutine: &Bound<'py, PyAny>) -> Sent<'py> {
 }
 
 /// Tells the end of a coroutine from its failure (Python 3.9, and `throw`).
-fn stopped(py: Python<'_>, error: PyErr) -> Sent<'_> {
+pub(crate) fn stopped(py: Python<'_>, error: PyErr) -> Sent<'_> {
     if error.is_instance_of::<PyStopIteration>(py) {
         match error.value(py).getattr(intern!(py, "value")) {
             Ok(value) => Sent::Returned(value),

@@ -2,6 +2,12 @@
 
 use pyo3::prelude::*;
 
+mod json;
+mod symbols;
+
 /// Native half of HTTPy.
 #[pymodule(gil_used = false)]
-mod _httpy {}
+mod _httpy {
+    #[pymodule_export]
+    use crate::json::{json_dumps, json_loads};
+}

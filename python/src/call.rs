@@ -219,7 +219,12 @@ impl Callable {
     }
 
     /// What answers in the name of the router, for an application with middleware or error handlers of its own.
-    pub(crate) fn refusing(py: Python<'_>, context: &Arc<Context>, stages: &Arc<[Py<PyAny>]>, no: &Response) -> Arc<Self> {
+    pub(crate) fn refusing(
+        py: Python<'_>,
+        context: &Arc<Context>,
+        stages: &Arc<[Py<PyAny>]>,
+        no: &Response,
+    ) -> Arc<Self> {
         let detail = no.status().canonical_reason().unwrap_or("Error").to_owned();
         Arc::new(Self {
             plan: Arc::new(Plan::empty(py)),
@@ -231,11 +236,7 @@ impl Callable {
             context: context.clone(),
             needs_request: true,
             stages: stages.clone(),
-            refused: Some(Refused {
-                status: no.status(),
-                detail,
-                allow: no.headers().get(header::ALLOW).cloned(),
-            }),
+            refused: Some(Refused { status: no.status(), detail, allow: no.headers().get(header::ALLOW).cloned() }),
         })
     }
 

@@ -47,6 +47,7 @@ mod _httpy {
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
+        json::{json_dumps, json_loads},
         onward::{Next, Onward},
         query::QueryParams,
         request::PyRequest,

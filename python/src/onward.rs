@@ -33,12 +33,7 @@ pub(crate) struct Next {
 impl Next {
     /// Goes on with the request; awaiting what is returned gives the response.
     fn __call__(&self, request: Py<PyRequest>) -> Onward {
-        Onward {
-            callable: self.callable.clone(),
-            index: self.index,
-            request,
-            state: Mutex::new(State::Fresh),
-        }
+        Onward { callable: self.callable.clone(), index: self.index, request, state: Mutex::new(State::Fresh) }
     }
 }
 

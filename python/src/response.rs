@@ -17,6 +17,7 @@ use crate::{
     cookies::{self, Attributes},
     fields::{self, MutableHeaders},
     json, outgoing,
+    symbols::symbols,
 };
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -47,7 +48,6 @@ impl PyResponse {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
 }
 
 /// Checks a status: three digits that end an exchange. 101 belongs to the upgrade, other 1xx are no answers.
@@ -241,7 +241,7 @@ fn content(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<(Content, Option
 /// Content that is there as a whole.
 fn whole(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Option<(Bytes, Option<HeaderValue>)>> {
     if let Ok(text) = body.cast::<PyString>() {
-        return Ok(Some((Bytes::copy_from_slice(text_bytes(text)?.as_bytes()), Some(TEXT))));
+        return Ok(Some((text_bytes(text)?, Some(TEXT))));
     }
     if let Ok(bytes) = body.cast::<PyBytes>() {
         return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), Some(BYTES))));
@@ -274,8 +274,22 @@ fn is_json(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         || value.hasattr(intern!(py, "__struct_fields__"))?)
 }
 
-fn text_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<std::borrow::Cow<'a, str>> {
-    text.to_cow()
+/// A copy of a text in UTF-8.
+///
+/// # Errors
+/// `UnicodeEncodeError` for lone surrogates, which have no UTF-8.
+fn text_bytes(text: &Bound<'_, PyString>) -> PyResult<Bytes> {
+    let Some(as_utf8_and_size) = symbols().as_utf8_and_size else {
+        return Ok(Bytes::copy_from_slice(text.to_cow()?.as_bytes()));
+    };
+    let mut size = 0;
+    // SAFETY: `text` is a live str, and we are attached.
+    let data = unsafe { as_utf8_and_size(text.as_ptr(), &raw mut size) };
+    if data.is_null() {
+        return Err(PyErr::fetch(text.py()));
+    }
+    // SAFETY: CPython lends `size` bytes for as long as the str lives, and they are copied at once.
+    Ok(Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(data.cast(), size.unsigned_abs()) }))
 }
 
 fn make(status: StatusCode, kind: HeaderValue, content: Bytes) -> Response {
@@ -294,7 +308,7 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
     let kind = unsafe { ffi::Py_TYPE(value.as_ptr()) };
     // The common exact types first; subclasses and the rest below.
     if let Ok(text) = value.cast_exact::<PyString>() {
-        return Ok(make(status, TEXT, Bytes::copy_from_slice(text_bytes(text)?.as_bytes())));
+        return Ok(make(status, TEXT, text_bytes(text)?));
     }
     if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
         let mut out = Vec::with_capacity(128);

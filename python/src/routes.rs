@@ -64,7 +64,10 @@ impl Routes {
             }
         };
         // Says at registration what the handler takes and the pattern lacks.
-        endpoint.get().on_route(py, &pattern, "", 0, &Arc::from([])).map_err(|error| errors::route(py, error.value(py).to_string()))?;
+        endpoint
+            .get()
+            .on_route(py, &pattern, "", 0, &Arc::from([]))
+            .map_err(|error| errors::route(py, error.value(py).to_string()))?;
         let mut entries = self.lock();
         entries
             .table
@@ -120,8 +123,7 @@ impl Routes {
         if prefix.len() > 512 {
             return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
-        let stages: Arc<[Py<PyAny>]> =
-            outer.iter().chain(&self.middleware).map(|stage| stage.clone_ref(py)).collect();
+        let stages: Arc<[Py<PyAny>]> = outer.iter().chain(&self.middleware).map(|stage| stage.clone_ref(py)).collect();
         let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&stages));
         let entries = self.lock();
         for (methods, pattern, endpoint) in &entries.endpoints {

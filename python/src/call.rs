@@ -7,12 +7,7 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use httpy::{
-    Body, Handler, Reply, Request, Response,
-    error::Kind as Fault,
-    message::{Params, text},
-    route::Pattern,
-};
+use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, message::text, route::Pattern};
 use pyo3::{PyTraverseError, PyVisit, ffi, intern, prelude::*, types::PyString};
 
 use crate::{
@@ -22,7 +17,7 @@ use crate::{
     onward::Onward,
     outgoing,
     plan::{self, Described, Plan, Unfit},
-    request::{Head, PyRequest, split},
+    request::{PyRequest, split},
     response::{self, Background},
     threads,
 };
@@ -109,7 +104,7 @@ impl Endpoint {
     ) -> PyResult<Arc<Callable>> {
         let plan = self.plan.on_route(py, pattern, prefix)?;
         Ok(Arc::new(Callable {
-            needs_request: plan.needs_request(),
+            needs_request: plan.needs_request() || self.stream || !stages.is_empty(),
             plan: Arc::new(plan),
             kind: self.kind,
             status: self.status,
@@ -146,10 +141,12 @@ struct Refused {
     allow: Option<HeaderValue>,
 }
 
-/// A request on its way through the door: as it came, or as the object that somebody asked for.
-enum Asked {
-    Raw(Box<(Head, Params, Bytes)>),
-    Object(Py<PyRequest>),
+/// A request on its way through the door: as it came, until somebody asks for the object.
+#[derive(Default)]
+struct Asked {
+    raw: Option<Request>,
+    content: Bytes,
+    object: Option<Py<PyRequest>>,
 }
 
 /// What is to be done with the outcome of a call.
@@ -163,27 +160,25 @@ enum Next<'py> {
 pub(crate) struct Routed(pub(crate) Arc<Callable>);
 
 impl Handler for Routed {
-    fn call(&self, request: Request) -> Reply {
-        let (head, params, body) = split(request);
+    fn call(&self, mut request: Request) -> Reply {
         let callable = &self.0;
-        if callable.stream {
-            return callable.run(head, params, Bytes::new(), Some(body));
-        }
-        match body {
-            Body::Empty => callable.run(head, params, Bytes::new(), None),
-            Body::Full(content) if content.len() as u64 <= callable.max_body_bytes => {
-                callable.run(head, params, content, None)
-            }
-            body => {
+        let content = match &mut request.body {
+            // A handler that streams takes the content as it comes.
+            _ if callable.stream => Bytes::new(),
+            Body::Empty => Bytes::new(),
+            Body::Full(content) if content.len() as u64 <= callable.max_body_bytes => std::mem::take(content),
+            _ => {
                 let callable = callable.clone();
-                Reply::later(async move {
+                return Reply::later(async move {
+                    let body = std::mem::take(&mut request.body);
                     match body.collect(callable.max_body_bytes).await {
-                        Ok((content, _trailers)) => callable.run(head, params, content, None).await,
+                        Ok((content, _trailers)) => callable.run(request, content).await,
                         Err(error) => callable.refuse(&error),
                     }
-                })
+                });
             }
-        }
+        };
+        callable.run(request, content)
     }
 }
 
@@ -200,7 +195,7 @@ impl Callable {
         response
     }
 
-    fn run(self: &Arc<Self>, head: Head, params: Params, content: Bytes, arriving: Option<Body>) -> Reply {
+    fn run(self: &Arc<Self>, request: Request, content: Bytes) -> Reply {
         // Middleware is asynchronous, whatever it leads to.
         let kind = if self.stages.is_empty() { self.kind } else { Kind::Async };
         match (kind, driver::seat()) {
@@ -208,12 +203,12 @@ impl Callable {
                 #[cfg(unix)]
                 driver::pause();
                 Python::attach(|py| {
-                    let reply = self.run_here(py, &event_loop, head, params, content, arriving);
+                    let reply = self.run_here(py, &event_loop, request, content);
                     event_loop.after_python(py);
                     reply
                 })
             }
-            (Kind::Pooled, Some(_)) => self.run_pooled(head, params, content, arriving),
+            (Kind::Pooled, Some(_)) => self.run_pooled(request, content),
             (_, None) => text(StatusCode::SERVICE_UNAVAILABLE, "This server has no event loop").into(),
         }
     }
@@ -242,8 +237,7 @@ impl Callable {
 
     /// Answers a request that was refused. Its content is not read.
     pub(crate) fn answer_refused(self: &Arc<Self>, request: Request) -> Reply {
-        let (head, params, _body) = split(request);
-        self.run(head, params, Bytes::new(), None)
+        self.run(Request { body: Body::Empty, ..request }, Bytes::new())
     }
 
     /// Runs the function on this thread, which is the loop's.
@@ -251,13 +245,12 @@ impl Callable {
         self: &Arc<Self>,
         py: Python<'_>,
         event_loop: &Rc<EventLoop>,
-        head: Head,
-        params: Params,
+        request: Request,
         content: Bytes,
-        arriving: Option<Body>,
     ) -> Reply {
-        let (asked, called) = self.invoke(py, head, params, content, arriving);
-        self.follow(py, event_loop, asked, called, true)
+        let mut asked = Asked { raw: Some(request), content, object: None };
+        let called = self.invoke(py, &mut asked);
+        self.follow(py, event_loop, &mut asked, called, true)
     }
 
     /// Follows an outcome to its response, awaiting what has to be awaited.
@@ -265,11 +258,10 @@ impl Callable {
         self: &Arc<Self>,
         py: Python<'_>,
         event_loop: &Rc<EventLoop>,
-        asked: Asked,
+        asked: &mut Asked,
         called: Result<Bound<'_, PyAny>, Unfit>,
         mut may_handle: bool,
     ) -> Reply {
-        let mut asked = asked;
         let mut outcome = called;
         loop {
             let ended = match outcome {
@@ -277,54 +269,49 @@ impl Callable {
                     Ok(Stepped::Ended(ended)) => ended.map(|value| value.into_bound(py)).map_err(Unfit::Error),
                     Ok(Stepped::Suspended(trampoline, task)) => {
                         let (slot, waiting) = Slot::new(Some(task));
-                        if let Asked::Object(request) = &asked {
+                        if let Some(request) = &asked.object {
                             request.get().set_slot(slot.clone());
                         }
                         let callable = self.clone();
-                        let mut asked = Some(asked);
-                        trampoline.get().finish_into(
-                            slot,
-                            Box::new(move |py, ended| {
-                                let Some(request) = asked.take() else { return Finished::Answer(internal_error()) };
-                                let ended = ended.map(|value| value.into_bound(py)).map_err(Unfit::Error);
-                                let (request, next) = callable.settle(py, request, ended, may_handle);
-                                asked = Some(request);
-                                may_handle = false;
-                                match next {
-                                    Next::Send(response) => Finished::Answer(hand_over(py, response)),
-                                    Next::Await(coroutine) => Finished::Continue(coroutine.unbind()),
-                                }
-                            }),
-                        );
+                        let mut asked = std::mem::take(asked);
+                        let finish = move |py: Python<'_>, ended: PyResult<Py<PyAny>>| {
+                            let ended = ended.map(|value| value.into_bound(py)).map_err(Unfit::Error);
+                            let next = callable.settle(py, &mut asked, ended, may_handle);
+                            may_handle = false;
+                            match next {
+                                Next::Send(response) => Finished::Answer(hand_over(py, response)),
+                                Next::Await(coroutine) => Finished::Continue(coroutine.unbind()),
+                            }
+                        };
+                        trampoline.get().finish_into(slot, Box::new(finish));
                         return Reply::later(waiting);
                     }
                     Err(error) => Err(Unfit::Error(error)),
                 },
                 other => other,
             };
-            let (request, next) = self.settle(py, asked, ended, may_handle);
-            asked = request;
-            may_handle = false;
-            match next {
+            match self.settle(py, asked, ended, may_handle) {
                 Next::Send(response) => return Reply::Now(hand_over(py, response)),
                 Next::Await(coroutine) => outcome = Ok(coroutine),
             }
+            may_handle = false;
         }
     }
 
     /// Runs the function on a pool thread.
-    fn run_pooled(self: &Arc<Self>, head: Head, params: Params, content: Bytes, arriving: Option<Body>) -> Reply {
+    fn run_pooled(self: &Arc<Self>, request: Request, content: Bytes) -> Reply {
         let callable = self.clone();
         let (slot, waiting) = Slot::<Left>::new(None);
         let filled = slot.clone();
         threads::submit(Box::new(move |py| {
-            let (asked, called) = callable.invoke(py, head, params, content, arriving);
+            let mut asked = Asked { raw: Some(request), content, object: None };
+            let called = callable.invoke(py, &mut asked);
             let left = match called {
                 // A `def` that returns a coroutine has it awaited, on the loop.
-                Ok(value) if is_coroutine(&value) => Left::Await(callable, asked, value.unbind(), true),
-                called => match callable.settle(py, asked, called, true) {
-                    (_, Next::Send(response)) => Left::Response(hand_over(py, response)),
-                    (asked, Next::Await(coroutine)) => Left::Await(callable, asked, coroutine.unbind(), false),
+                Ok(value) if is_coroutine(&value) => Left::Await(Box::new((callable, asked, value.unbind(), true))),
+                called => match callable.settle(py, &mut asked, called, true) {
+                    Next::Send(response) => Left::Response(hand_over(py, response)),
+                    Next::Await(coroutine) => Left::Await(Box::new((callable, asked, coroutine.unbind(), false))),
                 },
             };
             if let Some(waker) = filled.fill(left) {
@@ -334,11 +321,12 @@ impl Callable {
         Reply::later(async move {
             match waiting.await {
                 Left::Response(response) => response,
-                Left::Await(callable, asked, coroutine, may_handle) => {
+                Left::Await(rest) => {
+                    let (callable, mut asked, coroutine, may_handle) = *rest;
                     let reply = match driver::seat() {
                         Some(Seat::Here(event_loop)) => Python::attach(|py| {
                             let called = Ok(coroutine.into_bound(py));
-                            let reply = callable.follow(py, &event_loop, asked, called, may_handle);
+                            let reply = callable.follow(py, &event_loop, &mut asked, called, may_handle);
                             event_loop.after_python(py);
                             reply
                         }),
@@ -396,29 +384,14 @@ impl Callable {
     }
 
     /// Calls the function with what it takes.
-    fn invoke<'py>(
-        self: &Arc<Self>,
-        py: Python<'py>,
-        head: Head,
-        params: Params,
-        content: Bytes,
-        arriving: Option<Body>,
-    ) -> (Asked, Result<Bound<'py, PyAny>, Unfit>) {
-        if !self.needs_request && arriving.is_none() && self.stages.is_empty() {
-            let called = self.plan.call_without_request(py, &head, &params);
-            return (Asked::Raw(Box::new((head, params, content))), called);
+    fn invoke<'py>(self: &Arc<Self>, py: Python<'py>, asked: &mut Asked) -> Result<Bound<'py, PyAny>, Unfit> {
+        if let Some(request) = asked.raw.as_ref().filter(|_| !self.needs_request) {
+            return self.plan.call_without_request(py, request);
         }
-        let request = PyRequest::new(head, content, arriving, self.context.clone());
-        request.set_matched(self.plan.clone(), params);
-        match Bound::new(py, request) {
-            Ok(request) => {
-                let called = match self.stages.first() {
-                    Some(first) => Onward::enter(self, first, &request).map_err(Unfit::Error),
-                    None => self.call_function(&request),
-                };
-                (Asked::Object(request.unbind()), called)
-            }
-            Err(error) => (Asked::Raw(Box::new((empty_head(), Params::default(), Bytes::new()))), Err(error.into())),
+        let request = self.object(py, asked)?;
+        match self.stages.first() {
+            Some(first) => Ok(Onward::enter(self, first, &request)?),
+            None => self.call_function(&request),
         }
     }
 
@@ -426,82 +399,72 @@ impl Callable {
     fn settle<'py>(
         &self,
         py: Python<'py>,
-        asked: Asked,
+        asked: &mut Asked,
         outcome: Result<Bound<'py, PyAny>, Unfit>,
         may_handle: bool,
-    ) -> (Asked, Next<'py>) {
+    ) -> Next<'py> {
         let error = match outcome {
             Ok(value) => match response::from_value(py, &value, self.status) {
-                Ok(response) => return (asked, Next::Send(response)),
+                Ok(response) => return Next::Send(response),
                 Err(error) => error,
             },
             Err(Unfit::Error(error)) => error,
-            Err(Unfit::Request(misfits)) => {
-                let detail = match plan::detail(py, misfits) {
-                    Ok(detail) => detail,
-                    Err(error) => return (asked, Next::Send(self.failed(py, None, &error))),
-                };
-                if !self.context.answers(422) {
-                    return (asked, Next::Send(detail_response(py, StatusCode::UNPROCESSABLE_ENTITY, detail.as_any())));
-                }
-                errors::http_with(py, 422, detail.as_any())
-            }
-        };
-        let Some(on_error) = self.context.on_error().filter(|_| may_handle) else {
-            let response = self.failed(py, Some(&asked), &error);
-            return (asked, Next::Send(response));
-        };
-        let asked = match self.object(py, asked) {
-            Ok(request) => Asked::Object(request),
-            Err(error) => {
-                let none = Asked::Raw(Box::new((empty_head(), Params::default(), Bytes::new())));
-                return (none, Next::Send(self.failed(py, None, &error)));
-            }
-        };
-        let Asked::Object(request) = &asked else { return (asked, Next::Send(internal_error())) };
-        let handled = on_error.bind(py).call1((request, error.value(py)));
-        let next = match handled {
-            Ok(value) if is_coroutine(&value) => Next::Await(value),
-            Ok(value) => match response::from_value(py, &value, self.status) {
-                Ok(response) => Next::Send(response),
-                Err(error) => Next::Send(self.failed(py, Some(&asked), &error)),
+            Err(Unfit::Request(misfits)) => match plan::detail(py, misfits) {
+                Ok(detail) => errors::http_with(py, 422, detail.as_any()),
+                Err(error) => error,
             },
-            Err(error) => Next::Send(self.failed(py, Some(&asked), &error)),
         };
-        (asked, next)
+        let answered = match self.context.on_error().filter(|_| may_handle) {
+            Some(on_error) => self.answered(py, on_error, asked, error),
+            None => Err(error),
+        };
+        answered.unwrap_or_else(|error| Next::Send(self.failed(py, asked, &error)))
+    }
+
+    /// The application's own answer to an error.
+    fn answered<'py>(
+        &self,
+        py: Python<'py>,
+        on_error: &Py<PyAny>,
+        asked: &mut Asked,
+        error: PyErr,
+    ) -> PyResult<Next<'py>> {
+        let request = self.object(py, asked)?;
+        let value = on_error.bind(py).call1((request, error.value(py)))?;
+        if is_coroutine(&value) {
+            return Ok(Next::Await(value));
+        }
+        response::from_value(py, &value, self.status).map(Next::Send)
     }
 
     /// The request object, made now if nobody asked for it before.
-    fn object(&self, py: Python<'_>, asked: Asked) -> PyResult<Py<PyRequest>> {
-        match asked {
-            Asked::Object(request) => Ok(request),
-            Asked::Raw(raw) => {
-                let (head, params, content) = *raw;
-                let request = PyRequest::new(head, content, None, self.context.clone());
-                request.set_matched(self.plan.clone(), params);
-                Py::new(py, request)
-            }
+    fn object<'py>(&self, py: Python<'py>, asked: &mut Asked) -> PyResult<Bound<'py, PyRequest>> {
+        if let Some(raw) = asked.raw.take() {
+            let (head, params, body) = split(raw);
+            let arriving = self.stream.then_some(body);
+            let request = PyRequest::new(head, std::mem::take(&mut asked.content), arriving, self.context.clone());
+            request.set_matched(self.plan.clone(), params);
+            asked.object = Some(Py::new(py, request)?);
         }
+        let gone = || pyo3::exceptions::PyRuntimeError::new_err("the request is gone");
+        asked.object.as_ref().map(|request| request.bind(py).clone()).ok_or_else(gone)
     }
 
     /// HTTPy's own answer to an exception: what an `HTTPError` says, else 500 and the traceback in the log.
-    fn failed(&self, py: Python<'_>, asked: Option<&Asked>, error: &PyErr) -> Response {
-        if errors::is_http(py, error) {
-            match http_error(py, error) {
-                Ok(response) => return response,
-                Err(error) => log_failure(py, &self.label, "", &error),
-            }
-        } else {
+    fn failed(&self, py: Python<'_>, asked: &Asked, error: &PyErr) -> Response {
+        let answer = if errors::is_http(py, error) { http_error(py, error) } else { Err(error.clone_ref(py)) };
+        answer.unwrap_or_else(|error| {
             let target = match asked {
-                Some(Asked::Raw(raw)) => format!("{} {}", raw.0.method, raw.0.uri.path()),
-                Some(Asked::Object(request)) => {
-                    format!("{} {}", request.get().head().method, request.get().head().uri.path())
+                Asked { raw: Some(request), .. } => format!("{} {}", request.method, request.uri.path()),
+                Asked { object: Some(request), .. } => {
+                    let head = request.get().head();
+                    format!("{} {}", head.method, head.uri.path())
                 }
-                None => String::new(),
+                _ => String::new(),
             };
-            log_failure(py, &self.label, &target, error);
-        }
-        internal_error()
+            log_failure(py, &self.label, &target, &error);
+            internal_error()
+        })
     }
 }
 
@@ -515,7 +478,7 @@ pub(crate) enum Inside<'py> {
 enum Left {
     Response(Response),
     /// Something to await on the loop first; whether its error may be handled by the application.
-    Await(Arc<Callable>, Asked, Py<PyAny>, bool),
+    Await(Box<(Arc<Callable>, Asked, Py<PyAny>, bool)>),
 }
 
 /// A response leaves Python: what is to run after it is arranged.
@@ -593,8 +556,4 @@ pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
         return false;
     }
     value.hasattr(intern!(py, "__await__")).unwrap_or(false)
-}
-
-fn empty_head() -> Head {
-    split(Request::new(http::Method::GET, http::Uri::from_static("/"))).0
 }

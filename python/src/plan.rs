@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use httpy::{
-    message::Params,
+    Request,
     route::{Converter, Pattern},
 };
 use pyo3::{
@@ -13,11 +13,7 @@ use pyo3::{
     types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple},
 };
 
-use crate::{
-    query,
-    request::{Head, PyRequest},
-    symbols::symbols,
-};
+use crate::{query, request::PyRequest, symbols::symbols};
 
 /// How a handler is called.
 pub(crate) struct Plan {
@@ -193,14 +189,13 @@ impl Plan {
     pub(crate) fn call_without_request<'py>(
         &self,
         py: Python<'py>,
-        head: &Head,
-        params: &Params,
+        request: &Request,
     ) -> Result<Bound<'py, PyAny>, Unfit> {
         if self.parameters.is_empty() {
             return Ok(vectorcall(py, &self.function, &[], None)?);
         }
-        let path = &head.uri.path()[head.root_len..];
-        self.fill(py, |place| params.get(path, place), head.uri.query().unwrap_or(""), None)
+        let path = request.path();
+        self.fill(py, |place| request.params.get(path, place), request.uri.query().unwrap_or(""), None)
     }
 
     /// Calls the handler with what it takes of `request`.

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Method, Uri, Version, header};
 
-use super::{Body, Exchange, Params};
+use super::{Body, Exchange, Feature, Params};
 
 /// The two ends of a connection, shared by all its requests.
 #[derive(Clone, Debug, Default)]
@@ -59,5 +59,27 @@ impl Request {
     /// The part of the target's path that is still to be routed, percent-encoded as it was sent.
     pub fn path(&self) -> &str {
         &self.uri.path()[self.root_len..]
+    }
+
+    /// The version it came by, as applications name it: `1.0`, `1.1`, `2` or `3`.
+    pub fn http_version(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_09 => "0.9",
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            Version::HTTP_3 => "3",
+            _ => "1.1",
+        }
+    }
+
+    /// Whether `feature` works for this very request: the carrier has it, and the client asked where it has to ask.
+    pub fn supports(&self, feature: Feature) -> bool {
+        self.exchange.supports(feature) && (feature != Feature::Trailers || self.accepts_trailers())
+    }
+
+    /// RFC 9110 §6.5.1: trailers may be discarded on the way unless the client says `TE: trailers`.
+    fn accepts_trailers(&self) -> bool {
+        let lines = self.headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
     }
 }

@@ -9,21 +9,10 @@ use httpy::{Handler, Reply, Request, Response, message::text};
 use pyo3::prelude::*;
 
 use crate::{
-    driver::{self, EventLoop, Seat, Slot, Stepped},
+    driver::{self, Kind},
     response,
     symbols::symbols,
 };
-
-/// How a handler is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `def` with `inline=True`: on the loop's thread.
-    Inline,
-    /// `async def`: on the loop.
-    Async,
-    /// `def`: on a pool thread.
-    Pooled,
-}
 
 /// A Python handler and how to call it.
 #[pyclass(frozen, module = "httpy._httpy")]
@@ -59,36 +48,17 @@ impl Endpoint {
 struct Callable(Arc<Inner>);
 
 impl Handler for Callable {
-    fn call(&self, request: Request) -> Reply {
-        match driver::seat() {
-            Some(Seat::Here(event_loop)) => Python::attach(|py| self.0.run_here(py, &event_loop, request)),
-            None => Reply::Now(text(StatusCode::SERVICE_UNAVAILABLE, "no loop")),
-        }
+    fn call(&self, _request: Request) -> Reply {
+        let (called, responds) = (self.0.clone(), self.0.clone());
+        driver::run(
+            self.0.kind,
+            move |py| call0(py, &called.function).map(Bound::unbind),
+            move |py, ended| responds.respond(py, ended),
+        )
     }
 }
 
 impl Inner {
-    fn run_here(self: &Arc<Self>, py: Python<'_>, event_loop: &std::rc::Rc<EventLoop>, _request: Request) -> Reply {
-        #[cfg(unix)]
-        driver::pause();
-        let called = call0(py, &self.function);
-        let reply = match (self.kind, called) {
-            (Kind::Async, Ok(coroutine)) => match event_loop.step(py, coroutine) {
-                Ok(Stepped::Ended(ended)) => Reply::Now(self.respond(py, ended)),
-                Ok(Stepped::Suspended(trampoline, task)) => {
-                    let (slot, waiting) = Slot::new(Some(task));
-                    let inner = self.clone();
-                    trampoline.get().finish_into(slot, Box::new(move |py, ended| inner.respond(py, ended)));
-                    Reply::later(waiting)
-                }
-                Err(error) => Reply::Now(self.respond(py, Err(error))),
-            },
-            (_, called) => Reply::Now(self.respond(py, called.map(Bound::unbind))),
-        };
-        event_loop.after_python(py);
-        reply
-    }
-
     fn respond(&self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Response {
         let response = ended.and_then(|value| response::from_value(py, value.bind(py), self.status));
         response.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@ mod driver;
 mod response;
 mod server;
 mod symbols;
+mod threads;
 
 use pyo3::prelude::*;
 

@@ -1,26 +1,39 @@
 //! The server as Python holds it.
 
-use std::{cell::RefCell, net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use httpy::{App, Handler, Reply, Request, message::text};
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use tokio::sync::oneshot;
 
-use crate::{call::Endpoint, driver::Selector};
+use crate::{
+    call::Endpoint,
+    driver::{self, Home, Runtime, RuntimeThread, Selector},
+    threads,
+};
 
 /// A bound server.
 #[pyclass(unsendable, module = "httpy._httpy")]
 pub(crate) struct Core {
     listeners: RefCell<Vec<std::net::TcpListener>>,
-    server: RefCell<Option<httpy::server::Server>>,
+    runtime: RefCell<Option<Runtime>>,
+    stop: RefCell<Option<oneshot::Sender<Stop>>>,
+}
+
+/// How a server is to stop.
+struct Stop {
+    grace: Duration,
+    done: Py<PyAny>,
 }
 
 #[pymethods]
 impl Core {
     #[new]
     fn new() -> Self {
-        Self { listeners: RefCell::new(vec![]), server: RefCell::new(None) }
+        Self { listeners: RefCell::new(vec![]), runtime: RefCell::new(None), stop: RefCell::new(None) }
     }
+
     fn bind(&self, host: &str, port: u16) -> PyResult<u16> {
         let ip: std::net::IpAddr = host.parse().map_err(|_| PyRuntimeError::new_err("host"))?;
         let socket = httpy::listen::bind(SocketAddr::new(ip, port), 2048)
@@ -29,25 +42,69 @@ impl Core {
         self.listeners.borrow_mut().push(socket);
         Ok(port)
     }
-    fn start(&self, selector: &Selector, routes: Vec<(String, String, Py<Endpoint>)>) -> PyResult<()> {
-        let runtime = selector.runtime()?;
+
+    /// Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to.
+    fn start(
+        &self,
+        py: Python<'_>,
+        selector: Option<&Selector>,
+        event_loop: &Bound<'_, PyAny>,
+        routes: Vec<(String, String, Py<Endpoint>)>,
+    ) -> PyResult<()> {
+        let runtime = match selector {
+            Some(selector) => {
+                selector.attach(event_loop)?;
+                Runtime::Here(selector.runtime()?)
+            }
+            None => Runtime::There(RuntimeThread::start(py, Home::new(event_loop)?, threads::default_threads())?),
+        };
         let table: std::collections::HashMap<String, Arc<dyn Handler>> =
             routes.into_iter().map(|(_, path, endpoint)| (path, endpoint.get().handler())).collect();
         let handler = move |request: Request| -> Reply {
+            driver::pause();
             match table.get(request.uri.path()) {
                 Some(handler) => handler.call(request),
                 None => text(StatusCode::NOT_FOUND, "Not Found").into(),
             }
         };
         let listeners: Vec<std::net::TcpListener> = self.listeners.borrow_mut().drain(..).collect();
-        runtime.spawn_local(async move {
+        let (stop, stopped) = oneshot::channel();
+        runtime.spawn(move || async move {
             let listeners = listeners
                 .into_iter()
                 .map(|l| Box::new(httpy::listen::Tcp::new(l).expect("tcp")) as Box<dyn httpy::conn::Listener>)
                 .collect();
-            let _server = App::new(Arc::new(handler)).start(listeners);
-            std::future::pending::<()>().await
-        });
+            let server = App::new(Arc::new(handler)).start(listeners);
+            let Ok(Stop { grace, done }) = stopped.await else {
+                // Started and forgotten: it serves as long as its runtime.
+                return std::future::pending().await;
+            };
+            let cut_off = server.stop(grace).await;
+            driver::tell(Box::new(move |py, _| {
+                if let Err(error) = done.call1(py, (cut_off,)) {
+                    error.write_unraisable(py, Some(done.bind(py)));
+                }
+            }));
+        })?;
+        self.runtime.replace(Some(runtime));
+        self.stop.replace(Some(stop));
         Ok(())
+    }
+
+    /// Stops accepting and lets connections finish; calls `done(connections cut off)` on the loop's thread when they
+    /// have, or after `grace` seconds.
+    fn stop(&self, grace: f64, done: Py<PyAny>) -> PyResult<()> {
+        let not_running = || PyRuntimeError::new_err("the server does not run");
+        let grace = Duration::try_from_secs_f64(grace).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        let stop = self.stop.borrow_mut().take().ok_or_else(not_running)?;
+        stop.send(Stop { grace, done }).map_err(|_| not_running())
+    }
+
+    /// Ends the thread driver's runtime; the selector's ends with its loop.
+    fn close(&self, py: Python<'_>) {
+        let runtime = self.runtime.borrow_mut().take();
+        if let Some(Runtime::There(thread)) = runtime {
+            thread.close(py);
+        }
     }
 }

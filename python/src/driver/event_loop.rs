@@ -52,7 +52,12 @@ pub(crate) struct EventLoop {
     /// Whether `select` is to return.
     leave: Cell<bool>,
     closed: Cell<bool>,
+    /// How often Python code ran since it was last looked at what that left.
+    unseen: Cell<u32>,
 }
+
+/// After how many calls it is looked for work of the loop's. 16: a 60th of a millisecond of small requests.
+const LOOK: u32 = 16;
 
 /// What asyncio does not document and we use all the same. `tests_py/test_private_parts.py` guards each of them.
 pub(crate) struct Parts {
@@ -88,10 +93,12 @@ impl EventLoop {
             first_timer: Cell::new(0),
             leave: Cell::new(false),
             closed: Cell::new(false),
+            unseen: Cell::new(0),
         };
         if let Some(parts) = &event_loop.parts {
             // The proof that they work: a task made ready as every request will find it.
-            match event_loop.make_spare(py, parts) {
+            let made = event_loop.make_spare(py, parts).and_then(|mut spare| spare.hide(py, parts).map(|()| spare));
+            match made {
                 Ok(spare) => *event_loop.spare.borrow_mut() = Some(spare),
                 Err(_) => event_loop.parts = None,
             }
@@ -117,6 +124,11 @@ impl EventLoop {
     /// The loop and the base context.
     pub(crate) fn home(&self) -> Arc<Home> {
         self.home.borrow().clone()
+    }
+
+    /// The loop and the base context, for a moment.
+    pub(crate) fn with_home<R>(&self, f: impl FnOnce(&Home) -> R) -> R {
+        f(&self.home.borrow())
     }
 
     /// Lets handlers run in copies of another context from now on.
@@ -162,6 +174,7 @@ impl EventLoop {
     pub(crate) fn entered(&self, py: Python<'_>) {
         self.first_timer.set(self.find_first_timer(py));
         self.leave.set(false);
+        self.unseen.set(0);
     }
 
     /// Whether `select` is to return.
@@ -176,11 +189,29 @@ impl EventLoop {
         }
     }
 
-    /// Python code ran below `select`: returns to the loop if that left work for it.
+    /// Python code ran below `select`: returns to the loop if that left work for it, now or before the runtime waits.
     ///
-    /// Only three things can: a handle that is ready, a timer earlier than the one `select` waits for, and
-    /// `loop.stop`. (Anything from another thread arrives through the loop's own wake-up descriptor.)
+    /// Looking costs as much as a small request, and the loop is not entered before the tasks that are ready have run
+    /// anyway: so it is put off, to every 16th call or [`EventLoop::before_wait`], whichever comes first.
     pub(crate) fn after_python(&self, py: Python<'_>) {
+        let unseen = self.unseen.get() + 1;
+        self.unseen.set(unseen);
+        if unseen >= LOOK {
+            self.look(py);
+        }
+    }
+
+    /// The runtime has nothing left to do: Python code that ran may have left work for the loop. Attached.
+    pub(crate) fn before_wait(&self) {
+        if self.unseen.get() > 0 {
+            Python::attach(|py| self.look(py));
+        }
+    }
+
+    /// Only three things can be work for the loop: a handle that is ready, a timer earlier than the one `select` waits
+    /// for, and `loop.stop`. (Anything from another thread arrives through the loop's own wake-up descriptor.)
+    fn look(&self, py: Python<'_>) {
+        self.unseen.set(0);
         if self.leave.get() {
             return;
         }
@@ -212,9 +243,9 @@ pub(crate) fn ends_loop(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// Raises an error in the loop. From any thread.
-pub(crate) fn pass_on(py: Python<'_>, event_loop: &Py<PyAny>, error: &PyErr) {
+pub(crate) fn pass_on(py: Python<'_>, event_loop: &Bound<'_, PyAny>, error: &PyErr) {
     let passed_on = wrap_pyfunction!(raise_in_loop, py)
-        .and_then(|raise| event_loop.call_method1(py, intern!(py, "call_soon_threadsafe"), (raise, error.value(py))));
+        .and_then(|raise| event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (raise, error.value(py))));
     // An error means that the loop is closed: it has ended already.
     drop(passed_on);
 }

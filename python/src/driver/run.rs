@@ -115,7 +115,7 @@ fn follow<V: Visit>(
             },
             other => other,
         };
-        match settle(py, &event_loop.home(), visit, ended) {
+        match settle(py, event_loop.object(py), visit, ended) {
             Then::Answer(response) => return Ok(response),
             Then::Await(coroutine) => outcome = Ok(coroutine),
         }
@@ -131,7 +131,7 @@ fn pooled<V: Visit>(pool: &Arc<Pool>, home: Arc<Home>, mut visit: V) -> Reply {
             let then = match visit.call(py, &own) {
                 // A `def` that returns a coroutine has it awaited, on the loop.
                 Ok(value) if is_awaitable(value.bind(py)) => Then::Await(value),
-                ended => settle(py, &home, &mut visit, ended),
+                ended => settle(py, home.event_loop.bind(py), &mut visit, ended),
             };
             match then {
                 Then::Answer(response) => slot.fill(response),
@@ -175,10 +175,10 @@ impl Start {
 }
 
 /// Turns what a function returned or raised into what comes next, or lets it end the loop.
-fn settle<V: Visit + ?Sized>(py: Python<'_>, home: &Home, visit: &mut V, ended: PyResult<Py<PyAny>>) -> Then {
+fn settle<V: Visit>(py: Python<'_>, event_loop: &Bound<'_, PyAny>, visit: &mut V, ended: PyResult<Py<PyAny>>) -> Then {
     match ended {
         Err(error) if ends_loop(py, &error) => {
-            pass_on(py, &home.event_loop, &error);
+            pass_on(py, event_loop, &error);
             Then::Answer(text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))
         }
         ended => visit.respond(py, ended),

@@ -311,6 +311,10 @@ impl Drop for Inside<'_> {
 
 /// The runtime is about to park: lets other threads have the interpreter, and pool threads their jobs.
 fn let_go() {
+    // What it finds makes the runtime look in on `select` instead of waiting.
+    if let Some(Seat::Here(event_loop)) = super::seat() {
+        event_loop.before_wait();
+    }
     // SAFETY: the runtime runs inside `select`, a method Python called, so this thread is attached; `take_back`
     // restores the state before any other code of ours runs.
     SAVED.set(unsafe { ffi::PyEval_SaveThread() });

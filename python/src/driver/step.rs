@@ -24,6 +24,7 @@ use super::{
     event_loop::Parts,
     trampoline::{Sent, send},
 };
+use crate::plan::vectorcall;
 
 /// A task that waits for a handler.
 pub(crate) struct Spare {
@@ -35,6 +36,8 @@ pub(crate) struct Spare {
     get_name: Py<PyAny>,
     /// References to the task while nobody else has one.
     references: isize,
+    /// Whether `asyncio.all_tasks()` has it.
+    is_shown: bool,
 }
 
 /// What came of a first step.
@@ -52,8 +55,9 @@ impl EventLoop {
     /// If no task can be made. What the handler raises is in [`Stepped::Ended`].
     pub(crate) fn step(self: &Rc<Self>, py: Python<'_>, coroutine: Bound<'_, PyAny>) -> PyResult<Stepped> {
         let Some(parts) = self.parts() else { return self.make_task(py, coroutine) };
-        let spare = self.take_spare(py, parts)?;
+        let mut spare = self.take_spare(py, parts)?;
         let Ok(identity) = Identity::assume(self.object(py), parts, &spare) else {
+            spare.hide(py, parts)?;
             self.keep_spare(spare);
             return self.make_task(py, coroutine);
         };
@@ -63,10 +67,8 @@ impl EventLoop {
             Sent::Returned(value) => Ok(value.unbind()),
             Sent::Raised(error) => Err(error),
             Sent::Yielded(waits_for) => {
-                let task = spare.task.bind(py);
                 spare.trampoline.get().adopt(&coroutine, Some(waits_for));
-                task.setattr(intern!(py, "_log_destroy_pending"), true)?;
-                parts.register_task.bind(py).call1((task,))?;
+                spare.show(py, parts)?;
                 // The task asks its coroutine, gets what was yielded just now, and waits for it.
                 spare.step.bind(py).call0()?;
                 return Ok(Stepped::Suspended(spare.trampoline, spare.task));
@@ -74,7 +76,8 @@ impl EventLoop {
         };
         // Its frame may hold the last reference to something of the request's.
         drop(coroutine);
-        if is_whole && spare.is_untouched(py, &self.home().context)? {
+        spare.hide(py, parts)?;
+        if is_whole && self.with_home(|home| spare.is_untouched(py, &home.context))? {
             self.keep_spare(spare);
         }
         Ok(Stepped::Ended(ended))
@@ -102,8 +105,6 @@ impl EventLoop {
             Some(&kwargs),
         )?;
         let handle = parts.ready.bind(py).call_method0(intern!(py, "pop"))?;
-        task.setattr(intern!(py, "_log_destroy_pending"), false)?;
-        parts.unregister_task.bind(py).call1((&task,))?;
         let mut spare = Spare {
             step: handle.getattr(intern!(py, "_callback"))?.unbind(),
             context: handle.getattr(intern!(py, "_context"))?.unbind(),
@@ -111,6 +112,7 @@ impl EventLoop {
             task: task.unbind(),
             trampoline,
             references: 0,
+            is_shown: true,
         };
         drop(handle);
         // SAFETY: the task is alive: `spare` owns a reference.
@@ -126,6 +128,25 @@ impl EventLoop {
 const NAME: &str = "httpy-handler";
 
 impl Spare {
+    /// It is a handler's task from now on, for everybody to see.
+    fn show(&mut self, py: Python<'_>, parts: &Parts) -> PyResult<()> {
+        if !std::mem::replace(&mut self.is_shown, true) {
+            self.task.bind(py).setattr(intern!(py, "_log_destroy_pending"), true)?;
+            vectorcall(py, &parts.register_task, &[self.task.bind(py).clone()], None)?;
+        }
+        Ok(())
+    }
+
+    /// It is nobody's task. Handlers that always suspend use a new one each time, and never come here: registering is
+    /// a `WeakSet` in Python code before 3.14, and costs as much as the task itself.
+    pub(crate) fn hide(&mut self, py: Python<'_>, parts: &Parts) -> PyResult<()> {
+        if std::mem::take(&mut self.is_shown) {
+            self.task.bind(py).setattr(intern!(py, "_log_destroy_pending"), false)?;
+            vectorcall(py, &parts.unregister_task, &[self.task.bind(py).clone()], None)?;
+        }
+        Ok(())
+    }
+
     fn is_untouched(&self, py: Python<'_>, base: &Py<PyAny>) -> PyResult<bool> {
         // SAFETY: the task is alive: `self` owns a reference.
         if unsafe { ffi::Py_REFCNT(self.task.as_ptr()) } != self.references {
@@ -134,7 +155,7 @@ impl Spare {
         let task = self.task.bind(py);
         if task.getattr(intern!(py, "_must_cancel"))?.is_truthy()?
             || !task.getattr(intern!(py, "_callbacks"))?.is_none()
-            || !self.get_name.bind(py).call0()?.is(intern!(py, NAME))
+            || !vectorcall(py, &self.get_name, &[], None)?.is(intern!(py, NAME))
         {
             return Ok(false);
         }
@@ -158,7 +179,7 @@ impl Spare {
 /// A task is current and its context entered; undone when dropped, in the reverse order.
 struct Identity<'a, 'py> {
     context: Option<Entered<'py>>,
-    leave_task: &'a Bound<'py, PyAny>,
+    leave_task: &'a Py<PyAny>,
     event_loop: &'a Bound<'py, PyAny>,
     task: &'a Bound<'py, PyAny>,
     is_assumed: bool,
@@ -170,9 +191,9 @@ impl<'a, 'py> Identity<'a, 'py> {
     fn assume(event_loop: &'a Bound<'py, PyAny>, parts: &'a Parts, spare: &'a Spare) -> PyResult<Self> {
         let py = event_loop.py();
         let task = spare.task.bind(py);
-        parts.enter_task.bind(py).call1((event_loop, task))?;
-        let mut identity =
-            Self { context: None, leave_task: parts.leave_task.bind(py), event_loop, task, is_assumed: true };
+        // Twice per request: without the tuple that `call1` makes.
+        vectorcall(py, &parts.enter_task, &[event_loop.clone(), task.clone()], None)?;
+        let mut identity = Self { context: None, leave_task: &parts.leave_task, event_loop, task, is_assumed: true };
         identity.context = Some(Entered::new(spare.context.bind(py).clone())?);
         Ok(identity)
     }
@@ -187,7 +208,8 @@ impl<'a, 'py> Identity<'a, 'py> {
         if !std::mem::take(&mut self.is_assumed) {
             return true;
         }
-        match self.leave_task.call1((self.event_loop, self.task)) {
+        let (event_loop, task) = (self.event_loop.clone(), self.task.clone());
+        match vectorcall(self.task.py(), self.leave_task, &[event_loop, task], None) {
             Ok(_) => true,
             Err(error) => {
                 error.write_unraisable(self.task.py(), Some(self.task));

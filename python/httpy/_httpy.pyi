@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Union, final
 
+from typing_extensions import Self
+
 # -- data ---------------------------------------------------------------------------------------------------------
 
 @final
@@ -87,7 +89,7 @@ class Response:
         *,
         media_type: str | None = None,
         background: Callable[[], Any] | None = None,
-    ) -> Response: ...
+    ) -> Self: ...
     def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None: ...
     def delete_cookie(self, name: str, **attributes: Any) -> None: ...
 
@@ -125,6 +127,7 @@ class Endpoint:
         stream: bool = False,
         max_body_bytes: int | None = None,
         label: str = "",
+        middleware: Sequence[Any] = (),
     ) -> Endpoint: ...
 
 @final

@@ -36,12 +36,14 @@ pub(crate) struct Endpoint {
     max_body_bytes: Option<u64>,
     label: String,
     context: Arc<Context>,
+    /// Python middleware of this route alone, outermost first; it comes inside the application's.
+    middleware: Vec<Py<PyAny>>,
 }
 
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new()))]
+    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new(), middleware=Vec::new()))]
     #[allow(clippy::too_many_arguments)] // Keywords of a constructor.
     fn new(
         py: Python<'_>,
@@ -54,6 +56,7 @@ impl Endpoint {
         stream: bool,
         max_body_bytes: Option<u64>,
         label: String,
+        middleware: Vec<Py<PyAny>>,
     ) -> PyResult<Self> {
         let kind = match kind {
             "inline" => Kind::Inline,
@@ -70,6 +73,7 @@ impl Endpoint {
             max_body_bytes,
             label,
             context: context.0.clone(),
+            middleware,
         })
     }
 
@@ -78,6 +82,9 @@ impl Endpoint {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for stage in &self.middleware {
+            visit.call(stage)?;
+        }
         visit.call(&self.plan.function)
     }
 }
@@ -96,6 +103,10 @@ impl Endpoint {
         stages: &Arc<[Py<PyAny>]>,
     ) -> PyResult<Arc<Callable>> {
         let plan = self.plan.on_route(py, pattern, prefix)?;
+        let stages = match &*self.middleware {
+            [] => stages.clone(),
+            own => stages.iter().chain(own).map(|stage| stage.clone_ref(py)).collect(),
+        };
         Ok(Arc::new(Callable {
             needs_request: plan.needs_request() || self.stream || !stages.is_empty(),
             plan: Arc::new(plan),
@@ -105,7 +116,7 @@ impl Endpoint {
             max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
             label: self.label.clone(),
             context: self.context.clone(),
-            stages: stages.clone(),
+            stages,
             refused: None,
         }))
     }

@@ -1,6 +1,10 @@
 //! The server as Python holds it.
 
-use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use http::StatusCode;
 use httpy::{App, Handler, Reply, Request, message::text};
@@ -14,11 +18,13 @@ use crate::{
 };
 
 /// A bound server.
-#[pyclass(unsendable, module = "httpy._httpy")]
+#[pyclass(frozen, module = "httpy._httpy")]
+#[derive(Default)]
 pub(crate) struct Core {
-    listeners: RefCell<Vec<std::net::TcpListener>>,
-    runtime: RefCell<Option<Runtime>>,
-    stop: RefCell<Option<oneshot::Sender<Stop>>>,
+    listeners: Mutex<Vec<std::net::TcpListener>>,
+    /// The thread driver's; the selector's belongs to the selector.
+    thread: Mutex<Option<RuntimeThread>>,
+    stop: Mutex<Option<oneshot::Sender<Stop>>>,
 }
 
 /// How a server is to stop.
@@ -31,7 +37,7 @@ struct Stop {
 impl Core {
     #[new]
     fn new() -> Self {
-        Self { listeners: RefCell::new(vec![]), runtime: RefCell::new(None), stop: RefCell::new(None) }
+        Self::default()
     }
 
     fn bind(&self, host: &str, port: u16) -> PyResult<u16> {
@@ -39,7 +45,7 @@ impl Core {
         let socket = httpy::listen::bind(SocketAddr::new(ip, port), 2048)
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let port = socket.local_addr()?.port();
-        self.listeners.borrow_mut().push(socket);
+        lock(&self.listeners).push(socket);
         Ok(port)
     }
 
@@ -67,7 +73,7 @@ impl Core {
                 None => text(StatusCode::NOT_FOUND, "Not Found").into(),
             }
         };
-        let listeners: Vec<std::net::TcpListener> = self.listeners.borrow_mut().drain(..).collect();
+        let listeners: Vec<std::net::TcpListener> = lock(&self.listeners).drain(..).collect();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
             let listeners = listeners
@@ -86,8 +92,10 @@ impl Core {
                 }
             }));
         })?;
-        self.runtime.replace(Some(runtime));
-        self.stop.replace(Some(stop));
+        if let Runtime::There(thread) = runtime {
+            *lock(&self.thread) = Some(thread);
+        }
+        *lock(&self.stop) = Some(stop);
         Ok(())
     }
 
@@ -96,15 +104,19 @@ impl Core {
     fn stop(&self, grace: f64, done: Py<PyAny>) -> PyResult<()> {
         let not_running = || PyRuntimeError::new_err("the server does not run");
         let grace = Duration::try_from_secs_f64(grace).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        let stop = self.stop.borrow_mut().take().ok_or_else(not_running)?;
+        let stop = lock(&self.stop).take().ok_or_else(not_running)?;
         stop.send(Stop { grace, done }).map_err(|_| not_running())
     }
 
     /// Ends the thread driver's runtime; the selector's ends with its loop.
     fn close(&self, py: Python<'_>) {
-        let runtime = self.runtime.borrow_mut().take();
-        if let Some(Runtime::There(thread)) = runtime {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
             thread.close(py);
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -173,6 +173,8 @@ impl Onward {
                 error.write_unraisable(py, None);
             }
         }));
+        // The runtime does this before it waits; but it may be on another thread, and waiting already.
+        self.pool.flush();
         future.call_method0(intern!(py, "__await__"))
     }
 

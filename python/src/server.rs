@@ -1,9 +1,8 @@
 //! The server as Python holds it.
 
 use std::{
-    cell::RefCell,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,13 +24,14 @@ use crate::{
 };
 
 /// A bound server, run by one loop.
-#[pyclass(unsendable, module = "httpy._httpy")]
+#[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Core {
     handler: Arc<dyn Handler>,
     config: Config,
-    listeners: RefCell<Vec<TcpListener>>,
-    runtime: RefCell<Option<Runtime>>,
-    stop: RefCell<Option<oneshot::Sender<Stop>>>,
+    listeners: Mutex<Vec<TcpListener>>,
+    /// The thread driver's; the selector's belongs to the selector.
+    thread: Mutex<Option<RuntimeThread>>,
+    stop: Mutex<Option<oneshot::Sender<Stop>>>,
 }
 
 /// How a server is to stop.
@@ -50,9 +50,9 @@ impl Core {
         Ok(Self {
             handler: Arc::new(handler),
             config,
-            listeners: RefCell::default(),
-            runtime: RefCell::default(),
-            stop: RefCell::default(),
+            listeners: Mutex::default(),
+            thread: Mutex::default(),
+            stop: Mutex::default(),
         })
     }
 
@@ -68,7 +68,7 @@ impl Core {
         let listener = listen::bind(SocketAddr::new(address, port), self.config.backlog)
             .map_err(|error| errors::from_core(py, &error))?;
         let port = listener.local_addr()?.port();
-        self.listeners.borrow_mut().push(listener);
+        lock(&self.listeners).push(listener);
         Ok(port)
     }
 
@@ -106,14 +106,14 @@ impl Core {
             Some(seconds) => Duration::try_from_secs_f64(seconds)
                 .map_err(|_| errors::config(py, format!("grace is a number of seconds, not {seconds}")))?,
         };
-        let stop = self.stop.borrow_mut().take().ok_or_else(not_running)?;
+        let stop = lock(&self.stop).take().ok_or_else(not_running)?;
         stop.send(Stop { grace, done }).map_err(|_| not_running())
     }
 
     /// Ends the thread driver's runtime; the selector's ends with its loop.
     fn close(&self, py: Python<'_>) {
-        let runtime = self.runtime.borrow_mut().take();
-        if let Some(Runtime::There(thread)) = runtime {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
             thread.close(py);
         }
     }
@@ -122,7 +122,7 @@ impl Core {
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
         let (handler, config) = (self.handler.clone(), self.config.clone());
-        let sockets: Vec<TcpListener> = self.listeners.borrow_mut().drain(..).collect();
+        let sockets: Vec<TcpListener> = lock(&self.listeners).drain(..).collect();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
             let listener =
@@ -146,10 +146,16 @@ impl Core {
                 }
             }));
         })?;
-        self.runtime.replace(Some(runtime));
-        self.stop.replace(Some(stop));
+        if let Runtime::There(thread) = runtime {
+            *lock(&self.thread) = Some(thread);
+        }
+        *lock(&self.stop) = Some(stop);
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lets other threads have the interpreter now and then, however busy the server is and whoever answers.

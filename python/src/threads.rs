@@ -58,7 +58,8 @@ pub(crate) fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).saturating_add(4).min(32)
 }
 
-type Job = Box<dyn FnOnce(Python<'_>) + Send>;
+/// What a pool thread does.
+pub(crate) type Job = Box<dyn FnOnce(Python<'_>) + Send>;
 
 /// The pool of one server. Its first thread starts with its first job.
 pub(crate) struct Pool {
@@ -115,10 +116,10 @@ impl Pool {
         pool
     }
 
-    /// Answers a request by a job on a pool thread. The runtime calls [`Pool::flush`] before it waits.
-    pub(crate) fn reply(self: &Arc<Self>, work: impl FnOnce(Python<'_>, Slot) + Send + 'static) -> Reply {
+    /// Answers a request by a job on a pool thread.
+    pub(crate) fn reply(&self, work: impl FnOnce(Python<'_>, Slot) + Send + 'static) -> Reply {
         let (slot, waiting) = Slot::new(self.bell.clone(), None);
-        self.add(Box::new(move |py| {
+        self.submit(Box::new(move |py| {
             if !slot.is_given_up() {
                 work(py, slot);
             }
@@ -126,13 +127,8 @@ impl Pool {
         Reply::later(waiting)
     }
 
-    /// Runs a job on a pool thread, in no particular context.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job) {
-        self.add(job);
-        self.flush();
-    }
-
-    fn add(&self, job: Job) {
+    /// Runs a job on a pool thread, in no particular context. The runtime calls [`Pool::flush`] before it waits.
+    pub(crate) fn submit(&self, job: Job) {
         let mut queue = self.lock();
         if queue.closed {
             drop(queue);
@@ -541,7 +537,7 @@ fn end_pools(py: Python<'_>) {
     }
     let wait = |grace| {
         let deadline = Instant::now() + grace;
-        py.detach(|| pools.iter().fold(true, |all, pool| pool.join(deadline) && all))
+        py.detach(|| pools.iter().all(|pool| pool.join(deadline)))
     };
     if wait(EXIT_GRACE) {
         return;

@@ -252,8 +252,8 @@ pub(crate) fn pass_on(py: Python<'_>, event_loop: &Bound<'_, PyAny>, error: &PyE
 
 /// Raises what a handler raised, in a callback of the loop: there it ends `run_forever`.
 #[pyfunction(name = "_raise_in_loop")]
-fn raise_in_loop(error: Bound<'_, PyAny>) -> PyErr {
-    PyErr::from_value(error)
+fn raise_in_loop(error: Bound<'_, PyAny>) -> PyResult<()> {
+    Err(PyErr::from_value(error))
 }
 
 impl Parts {

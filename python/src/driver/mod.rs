@@ -8,6 +8,7 @@ mod bell;
 mod context;
 mod event_loop;
 mod fork;
+mod pinned;
 mod run;
 #[cfg(unix)]
 mod selector;
@@ -24,6 +25,7 @@ pub(crate) use bell::Bell;
 pub(crate) use context::run_in_copy;
 pub(crate) use event_loop::{EventLoop, Home, ends_loop, pass_on};
 pub(crate) use fork::generation;
+pub(crate) use pinned::Pinned;
 pub(crate) use run::{Kind, Runtime, Then, Visit, is_awaitable, run, tell};
 #[cfg(unix)]
 pub(crate) use selector::{Selector, pause};

@@ -34,7 +34,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Bell, EventLoop, Home, Seat, fork, sit};
+use super::{Bell, EventLoop, Home, Pinned, Seat, fork, sit};
 use crate::threads::{self, Pool};
 
 /// How long the interpreter may be held without a pause while others want it. 5 ms, as `sys.getswitchinterval()`.
@@ -50,8 +50,15 @@ thread_local! {
 }
 
 /// A selector for `asyncio.SelectorEventLoop` that runs a tokio runtime while it waits.
-#[pyclass(unsendable, module = "httpy._httpy")]
+///
+/// To be made on the thread that will run the loop.
+#[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Selector {
+    pinned: Pinned<Waiting>,
+}
+
+/// What waits.
+struct Waiting {
     inner: Py<PyAny>,
     /// Empty only after `close`.
     runtime: RefCell<Option<Rc<LocalRuntime>>>,
@@ -84,7 +91,7 @@ impl Selector {
             unsafe { AsyncFd::<OwnedFd>::register_with_interest(ours, Interest::READABLE) }
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?
         };
-        Ok(Self {
+        let waiting = Waiting {
             inner: inner.unbind(),
             runtime: RefCell::new(Some(Rc::new(runtime))),
             watched: RefCell::new(Some(watched)),
@@ -92,15 +99,17 @@ impl Selector {
             event_loop: RefCell::new(None),
             running: Cell::new(false),
             generation: fork::generation(),
-        })
+        };
+        Ok(Self { pinned: Pinned::new(waiting) })
     }
 
     /// Tells the selector whose it is; until then it only waits for asyncio's descriptors. Handlers will run in copies
     /// of the present context, so it may be called again.
     pub(crate) fn attach(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
+        let this = self.pinned.get()?;
         let home = Home::new(event_loop)?;
-        if let Some(known) = &*self.event_loop.borrow() {
+        if let Some(known) = &*this.event_loop.borrow() {
             if !known.object(py).is(event_loop) {
                 return Err(PyRuntimeError::new_err("this selector belongs to another event loop"));
             }
@@ -109,7 +118,7 @@ impl Selector {
         }
         let bell = Arc::new(Bell::default());
         let pool = Pool::new(bell.clone(), threads::default_threads());
-        *self.event_loop.borrow_mut() = Some(EventLoop::new(py, home, bell, pool)?);
+        *this.event_loop.borrow_mut() = Some(EventLoop::new(py, home, bell, pool)?);
         Ok(())
     }
 
@@ -121,46 +130,50 @@ impl Selector {
         events: i32,
         data: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        self.flagged.set(true);
-        self.inner.call_method1(py, intern!(py, "register"), (fileobj, events, data))
+        let this = self.pinned.get()?;
+        this.flagged.set(true);
+        this.inner.call_method1(py, intern!(py, "register"), (fileobj, events, data))
     }
 
     #[pyo3(signature = (fileobj, events, data=None))]
     fn modify(&self, py: Python<'_>, fileobj: Py<PyAny>, events: i32, data: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        self.flagged.set(true);
-        self.inner.call_method1(py, intern!(py, "modify"), (fileobj, events, data))
+        let this = self.pinned.get()?;
+        this.flagged.set(true);
+        this.inner.call_method1(py, intern!(py, "modify"), (fileobj, events, data))
     }
 
     fn unregister(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.inner.call_method1(py, intern!(py, "unregister"), (fileobj,))
+        self.pinned.get()?.inner.call_method1(py, intern!(py, "unregister"), (fileobj,))
     }
 
     fn get_key(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.inner.call_method1(py, intern!(py, "get_key"), (fileobj,))
+        self.pinned.get()?.inner.call_method1(py, intern!(py, "get_key"), (fileobj,))
     }
 
     fn get_map(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.inner.call_method0(py, intern!(py, "get_map"))
+        self.pinned.get()?.inner.call_method0(py, intern!(py, "get_map"))
     }
 
     /// Waits at most `timeout` seconds (None: without end) and returns the descriptors that are ready.
     #[pyo3(signature = (timeout=None))]
     fn select<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        self.wait(py, timeout)?;
+        let this = self.pinned.get()?;
+        this.wait(py, timeout)?;
         if let Some(error) = RAISED.with(|raised| raised.borrow_mut().take()) {
             return Err(error);
         }
-        self.collect(py)
+        this.collect(py)
     }
 
     /// Ends the runtime and everything that runs on it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if self.running.get() {
+        let this = self.pinned.get()?;
+        if this.running.get() {
             return Err(PyRuntimeError::new_err("the event loop's selector can't be closed while it waits"));
         }
-        let (watched, runtime) = (self.watched.borrow_mut().take(), self.runtime.borrow_mut().take());
-        let event_loop = self.event_loop.borrow_mut().take();
-        if self.is_forked() {
+        let (watched, runtime) = (this.watched.borrow_mut().take(), this.runtime.borrow_mut().take());
+        let event_loop = this.event_loop.borrow_mut().take();
+        if this.is_forked() {
             // The runtime belongs to the parent: its descriptors are left alone.
             std::mem::forget((watched, runtime, event_loop));
         } else if let Some(runtime) = runtime {
@@ -177,17 +190,23 @@ impl Selector {
             drop(runtime);
             sit(last);
         }
-        self.inner.call_method0(py, intern!(py, "close"))?;
+        this.inner.call_method0(py, intern!(py, "close"))?;
         Ok(())
     }
 }
 
 impl Selector {
-    /// The runtime, to start servers on.
+    /// The runtime, to start servers on. Not to be kept: it ends with the selector.
     ///
     /// # Errors
-    /// `RuntimeError` after `close`.
+    /// `RuntimeError` after `close`, or on another thread.
     pub(crate) fn runtime(&self) -> PyResult<Rc<LocalRuntime>> {
+        self.pinned.get()?.runtime()
+    }
+}
+
+impl Waiting {
+    fn runtime(&self) -> PyResult<Rc<LocalRuntime>> {
         let closed = || PyRuntimeError::new_err("the event loop is closed");
         self.runtime.borrow().clone().ok_or_else(closed)
     }
@@ -213,7 +232,6 @@ impl Selector {
         let polls_once = deadline == Some(Duration::ZERO) || self.flagged.get();
         let after = deadline.filter(|_| !polls_once);
         runtime.block_on(async {
-            let watched = self.watched.borrow();
             let mut sleep = pin!(after.map(|after| sleep_until(Instant::now() + after)));
             let mut first = true;
             poll_fn(|cx| {
@@ -234,7 +252,7 @@ impl Selector {
                     }
                     return Poll::Ready(());
                 }
-                if let Some(watched) = &*watched
+                if let Some(watched) = &*self.watched.borrow()
                     && watched.poll_read_ready(cx).is_ready()
                 {
                     // The guard is dropped without clearing: readiness stays until asyncio's selector is empty.

@@ -11,7 +11,6 @@
 //! 3. A job that is dropped instead of run drops its [`Slot`], which answers: no request waits for ever.
 
 use std::{
-    cell::RefCell,
     collections::VecDeque,
     future::poll_fn,
     mem::{replace, take},
@@ -44,7 +43,7 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::{Bell, EventLoop, Home, Seat, Slot, fork, sit};
+use super::{Bell, EventLoop, Home, Pinned, Seat, Slot, fork, sit};
 use crate::threads::{self, Pool};
 
 /// How many requests wait for the loop at most, unless configured. Four turns of the loop.
@@ -240,16 +239,11 @@ impl Knock {
     }
 }
 
-thread_local! {
-    /// The loops of this thread, by the inbox that leads to them. A Python object that belongs to one thread may be
-    /// freed on another; what is kept here can't be.
-    static LOOPS: RefCell<Vec<(Arc<Inbox>, Rc<EventLoop>)>> = const { RefCell::new(Vec::new()) };
-}
-
 /// The loop's side: what it calls when jobs wait.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Inbox")]
 struct Receiver {
     inbox: Arc<Inbox>,
+    event_loop: Pinned<Rc<EventLoop>>,
     call_soon: Py<PyAny>,
     generation: u32,
 }
@@ -257,14 +251,14 @@ struct Receiver {
 #[pymethods]
 impl Receiver {
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let Self { inbox, call_soon, generation } = slf.get();
-        let event_loop = LOOPS.with_borrow(|loops| {
-            loops.iter().find(|(known, _)| Arc::ptr_eq(known, inbox)).map(|(_, event_loop)| event_loop.clone())
-        });
-        let Some(event_loop) = event_loop.filter(|_| *generation == fork::generation()) else { return Ok(()) };
+        let Self { inbox, event_loop, call_soon, generation } = slf.get();
+        if *generation != fork::generation() {
+            return Ok(());
+        }
+        let event_loop = event_loop.get()?;
         inbox.look();
         event_loop.bell().hold();
-        let is_empty = inbox.run_jobs(slf.py(), &event_loop);
+        let is_empty = inbox.run_jobs(slf.py(), event_loop);
         event_loop.bell().ring_due();
         if !is_empty {
             call_soon.call1(slf.py(), (slf,))?;
@@ -298,10 +292,13 @@ impl Inbox {
     fn connect(self: &Arc<Self>, py: Python<'_>, event_loop: Rc<EventLoop>) -> PyResult<()> {
         let object = event_loop.object(py).clone();
         let call_soon = object.getattr(intern!(py, "call_soon"))?;
-        let receiver =
-            Receiver { inbox: self.clone(), call_soon: call_soon.clone().unbind(), generation: fork::generation() };
+        let receiver = Receiver {
+            inbox: self.clone(),
+            event_loop: Pinned::new(event_loop),
+            call_soon: call_soon.clone().unbind(),
+            generation: fork::generation(),
+        };
         let receiver = Bound::new(py, receiver)?;
-        LOOPS.with_borrow_mut(|loops| loops.push((self.clone(), event_loop)));
         let knock = match watch(&object, &receiver)? {
             Some(knock) => knock,
             None => knock_from_thread(object.unbind(), receiver.clone().unbind())?,
@@ -313,9 +310,8 @@ impl Inbox {
     }
 
     /// Undoes `connect`. The loop's thread.
-    fn disconnect(self: &Arc<Self>, py: Python<'_>, event_loop: &EventLoop) {
+    fn disconnect(&self, py: Python<'_>, event_loop: &EventLoop) {
         event_loop.close();
-        LOOPS.with_borrow_mut(|loops| loops.retain(|(known, _)| !Arc::ptr_eq(known, self)));
         match self.knock.get() {
             #[cfg(unix)]
             Some(Knock::Socket(_, theirs)) => {
@@ -372,7 +368,7 @@ fn knock_from_thread(event_loop: Py<PyAny>, receiver: Py<Receiver>) -> PyResult<
 pub(crate) struct RuntimeThread {
     there: Arc<There>,
     /// None once closed.
-    running: RefCell<Option<Running>>,
+    running: Mutex<Option<Running>>,
 }
 
 struct Running {
@@ -400,12 +396,12 @@ impl RuntimeThread {
         let (tasks, incoming) = unbounded_channel();
         let seat = there.clone();
         let thread = thread::Builder::new().name("httpy-runtime".to_owned()).spawn(move || serve(seat, incoming))?;
-        Ok(Self { there, running: RefCell::new(Some(Running { tasks, thread })) })
+        Ok(Self { there, running: Mutex::new(Some(Running { tasks, thread })) })
     }
 
     /// Starts a task on the runtime's thread. `Err` once it has ended.
     pub(crate) fn spawn(&self, task: Task) -> Result<(), ()> {
-        match &*self.running.borrow() {
+        match &*lock(&self.running) {
             Some(running) => running.tasks.send(task).map_err(drop),
             None => Err(()),
         }
@@ -416,7 +412,7 @@ impl RuntimeThread {
     /// Waits for the runtime's thread, which waits for nobody, and not for the loop: what is left to do there is done
     /// when it runs next.
     pub(crate) fn close(&self, py: Python<'_>) {
-        let Some(Running { tasks, thread }) = self.running.borrow_mut().take() else { return };
+        let Some(Running { tasks, thread }) = lock(&self.running).take() else { return };
         drop(tasks);
         if py.detach(|| thread.join()).is_err() {
             tracing::error!(kind = "bug", "the runtime's thread panicked");

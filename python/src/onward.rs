@@ -14,7 +14,7 @@ use pyo3::{
 
 use crate::{
     call::{Callable, Inside},
-    driver::{Sent, is_awaitable, send, went},
+    driver::{Sent, is_awaitable, run_in_copy, send, went},
     request::PyRequest,
     response::{self, PyResponse},
     threads::Pool,
@@ -73,6 +73,10 @@ impl Onward {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = std::mem::replace(&mut *self.lock(), State::Done);
         match state {
+            State::Fresh if self.is_innermost() && self.callable.is_pooled() => {
+                let outcome = self.start_pooled(py)?;
+                self.advance(py, outcome, true)
+            }
             State::Fresh => match self.start(py) {
                 Ok(value) if is_awaitable(&value) => self.advance(py, value, true),
                 ended => self.ended(py, ended, true),
@@ -147,10 +151,7 @@ impl Onward {
             let next = Next { callable: self.callable.clone(), pool: self.pool.clone(), index: self.index + 1 };
             return stage.bind(py).call1((request, next));
         }
-        if !self.callable.is_pooled() {
-            return self.callable.call_function(request);
-        }
-        self.start_pooled(py)
+        self.callable.call_function(request)
     }
 
     /// Calls the function on a pool thread; what is returned is awaited for its outcome.
@@ -159,9 +160,12 @@ impl Onward {
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         let (callable, request) = (self.callable.clone(), self.request.clone_ref(py));
         let (event_loop, outcome) = (event_loop.unbind(), future.clone().unbind());
+        // Context variables that middleware has set are seen by the function, as with `asyncio.to_thread`.
+        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
         self.pool.submit(Box::new(move |py| {
             let request = request.into_bound(py);
-            let (word, value) = match callable.call_function(&request) {
+            let called = run_in_copy(context.bind(py), |_| callable.call_function(&request));
+            let (word, value) = match called {
                 Ok(value) => ("set_result", value.unbind()),
                 Err(error) => ("set_exception", error.into_value(py).into_any()),
             };

@@ -88,6 +88,11 @@ impl Core {
                 None => 0,
             };
             Python::attach(|py| {
+                // It counts among `asyncio.all_tasks()` and never ends: who cancels and awaits those would hang.
+                if let Some(crate::driver::Seat::Here(event_loop)) = crate::driver::seat() {
+                    let spare = event_loop.spare.borrow_mut().take();
+                    drop(spare);
+                }
                 if let Err(error) = done.bind(py).call1((cut,)) {
                     error.write_unraisable(py, Some(done.bind(py)));
                 }

@@ -382,7 +382,7 @@ impl Callable {
             Err(Unfit::Error(error)) => error,
         };
         if may_handle && let Some(on_error) = self.context.on_error() {
-            let value = on_error.bind(py).call1((request, error.value(py)))?;
+            let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
             if is_coroutine(&value) {
                 return Ok(Inside::Await(value));
             }
@@ -441,7 +441,7 @@ impl Callable {
         error: PyErr,
     ) -> PyResult<Next<'py>> {
         let request = self.object(py, asked)?;
-        let value = on_error.bind(py).call1((request, error.value(py)))?;
+        let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
         if is_coroutine(&value) {
             return Ok(Next::Await(value));
         }
@@ -542,7 +542,7 @@ pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyE
     let log = || -> PyResult<()> {
         let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
         let kwargs = pyo3::types::PyDict::new(py);
-        kwargs.set_item("exc_info", error.value(py))?;
+        kwargs.set_item("exc_info", errors::raised(py, error))?;
         logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
         Ok(())
     };

@@ -230,6 +230,7 @@ class Server:
         """Binds, starts the app, accepts until asked to stop, drains, stops the app."""
         loop = asyncio.get_running_loop()
         self._loop, self._stop_wanted = loop, asyncio.Event()
+        core: Optional[_httpy.Core] = None
         try:
             with self._app._served():
                 routes, contexts = self._app._native()
@@ -244,6 +245,8 @@ class Server:
                     finally:
                         await self._drain(core, loop)
         finally:
+            # It belongs to this thread; a failure's traceback would carry it to another.
+            core = None
             self._release()
 
     async def _drain(self, core: _httpy.Core, loop: asyncio.AbstractEventLoop) -> None:

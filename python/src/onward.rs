@@ -66,6 +66,11 @@ impl Onward {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = std::mem::replace(&mut *self.lock(), State::Done);
         match state {
+            // An iterator of a future, which is no coroutine by itself.
+            State::Fresh if self.is_innermost() && self.callable.is_pooled() => {
+                let outcome = self.start_pooled(py)?;
+                self.advance(py, outcome, true)
+            }
             State::Fresh => match self.start(py) {
                 Ok(value) if is_coroutine(&value) => self.advance(py, value, true),
                 ended => self.ended(py, ended, true),
@@ -143,10 +148,7 @@ impl Onward {
             let next = Next { callable: self.callable.clone(), index: self.index + 1 };
             return Ok(stage.bind(py).call1((request, next))?);
         }
-        if !self.callable.is_pooled() {
-            return self.callable.call_function(request);
-        }
-        Ok(self.start_pooled(py)?)
+        self.callable.call_function(request)
     }
 
     /// Calls the function on a pool thread; what is returned is awaited for its outcome.
@@ -211,6 +213,11 @@ impl Onward {
         ended: Result<Bound<'py, PyAny>, Unfit>,
         may_handle: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let ended = match ended {
+            // A `def` on a pool thread that returns a coroutine has it awaited here.
+            Ok(value) if self.is_innermost() && is_coroutine(&value) => return self.advance(py, value, may_handle),
+            ended => ended,
+        };
         let response: Bound<'py, PyResponse> = if self.is_innermost() {
             match self.callable.settle_inside(self.request.bind(py), ended, may_handle)? {
                 Inside::Response(response) => response,

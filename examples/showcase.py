@@ -37,7 +37,10 @@ class Task(NewTask):
 @contextlib.asynccontextmanager
 async def lifespan(app: App) -> AsyncIterator[dict[str, Any]]:
     """Runs around everything: what is yielded appears on `request.state`."""
-    tasks = {1: Task(id=1, title="Try HTTPy"), 2: Task(id=2, title="Read the source", tags=["rust", "python"])}
+    tasks = {
+        1: Task(id=1, title="Try HTTPy"),
+        2: Task(id=2, title="Read the source", tags=["rust", "python"]),
+    }
     yield {"tasks": tasks, "started": time.monotonic()}
 
 

@@ -24,7 +24,9 @@ from httpy import (
 Serve = Callable[..., httpx.Client]
 
 
-@pytest.mark.parametrize("error", [ClientDisconnected, ConfigError, HTTPError, RouteError, WebSocketDisconnect])
+@pytest.mark.parametrize(
+    "error", [ClientDisconnected, ConfigError, HTTPError, RouteError, WebSocketDisconnect]
+)
 def test_every_exception_is_an_httpy_error(error: type) -> None:
     assert issubclass(error, HTTPyError)
 

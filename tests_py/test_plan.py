@@ -194,7 +194,11 @@ def test_unions_with_a_bar_are_refused_with_a_reason_before_3_10() -> None:
 @pytest.mark.parametrize(
     ("annotation", "text", "value"),
     [
-        (uuid.UUID, "12345678-1234-5678-1234-567812345678", uuid.UUID("12345678-1234-5678-1234-567812345678")),
+        (
+            uuid.UUID,
+            "12345678-1234-5678-1234-567812345678",
+            uuid.UUID("12345678-1234-5678-1234-567812345678"),
+        ),
         (datetime.date, "2026-01-31", datetime.date(2026, 1, 31)),
         (datetime.time, "12:30:00", datetime.time(12, 30)),
         (datetime.datetime, "2026-01-31T12:00:00", datetime.datetime(2026, 1, 31, 12)),
@@ -311,7 +315,8 @@ def test_path_parameters_that_nobody_takes_are_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("converter", "annotation"), [("int", bytes), ("int", bool), ("int", uuid.UUID), ("float", int), ("uuid", int)]
+    ("converter", "annotation"),
+    [("int", bytes), ("int", bool), ("int", uuid.UUID), ("float", int), ("uuid", int)],
 )
 def test_an_annotation_that_contradicts_the_pattern_is_refused(converter: str, annotation: Any) -> None:
     def handler(id: Any) -> None: ...
@@ -329,9 +334,7 @@ def test_an_annotation_that_contradicts_the_pattern_is_refused(converter: str, a
 def test_a_dataclass_is_the_body() -> None:
     body = {"name": "line", "points": [{"x": 1}, {"x": 2, "y": 3}], "color": "blue", "unknown": 1}
 
-    assert converted(Shape, body, source="body") == Shape(
-        "line", [Point(1), Point(2, 3)], color=Color.BLUE
-    )
+    assert converted(Shape, body, source="body") == Shape("line", [Point(1), Point(2, 3)], color=Color.BLUE)
 
 
 def test_a_class_may_contain_itself() -> None:
@@ -404,7 +407,8 @@ def test_fields_of_a_body_are_converted_by_their_annotation() -> None:
         "nothing": None,
     }
     Everything.__annotations__ = {
-        name: eval(hint) if isinstance(hint, str) else hint for name, hint in Everything.__annotations__.items()
+        name: eval(hint) if isinstance(hint, str) else hint
+        for name, hint in Everything.__annotations__.items()
     }
 
     found = converted(Everything, body, source="body")
@@ -516,7 +520,10 @@ def test_decorated_functions_show_what_they_wrap() -> None:
     plan = plan_handler(handler)
 
     assert plan.kind == "async"
-    assert [(name, source) for name, source, *_ in plan.parameters] == [("id", "query"), ("request", "request")]
+    assert [(name, source) for name, source, *_ in plan.parameters] == [
+        ("id", "query"),
+        ("request", "request"),
+    ]
     assert plan.keywords == 2
 
 

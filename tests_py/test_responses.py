@@ -40,7 +40,10 @@ def parts(response: Response) -> tuple[int, str, bytes]:
         (JSONResponse({"a": 1}), (200, "application/json", b'{"a":1}')),
         (JSONResponse("text"), (200, "application/json", b'"text"')),
         (JSONResponse(), (200, "application/json", b"null")),
-        (JSONResponse([1], 201, media_type="application/problem+json"), (201, "application/problem+json", b"[1]")),
+        (
+            JSONResponse([1], 201, media_type="application/problem+json"),
+            (201, "application/problem+json", b"[1]"),
+        ),
         (HTMLResponse("<p>é"), (200, "text/html; charset=utf-8", "<p>é".encode())),
         (PlainTextResponse("é", 404), (404, "text/plain; charset=utf-8", "é".encode())),
     ],
@@ -99,9 +102,7 @@ def test_a_whole_is_no_stream(content: Any) -> None:
         StreamingResponse(content)
 
 
-@pytest.mark.parametrize(
-    ("helper", "status"), [(ok, 200), (accepted, 202), (created, 201)]
-)
+@pytest.mark.parametrize(("helper", "status"), [(ok, 200), (accepted, 202), (created, 201)])
 def test_helpers_for_success_take_what_a_response_takes(helper: Callable[..., Response], status: int) -> None:
     assert parts(helper({"a": 1})) == (status, "application/json", b'{"a":1}')
     assert parts(helper("a")) == (status, "text/plain; charset=utf-8", b"a")

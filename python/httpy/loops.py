@@ -26,7 +26,6 @@ class RuntimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.runtime: Optional[_httpy.Selector] = _Selector()
         super().__init__(self.runtime)  # type: ignore[arg-type]
-        self.runtime.attach(self)  # type: ignore[union-attr]
 
     def close(self) -> None:
         """Ends the runtime too; here, because it belongs to the thread that it ran on."""

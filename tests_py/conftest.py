@@ -8,9 +8,26 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
+from httpy import App, Server
 from support import DRIVERS
+
+Serve = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves an app until the test ends; gives a client for it, which follows no redirects."""
+    with contextlib.ExitStack() as stack:
+
+        def start(app: App, **config: object) -> httpx.Client:
+            server = stack.enter_context(Server(app, port=0, **config))
+            return stack.enter_context(httpx.Client(base_url=server.url, timeout=10, trust_env=False))
+
+        yield start
 
 
 @pytest.fixture(params=DRIVERS)

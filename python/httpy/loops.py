@@ -24,9 +24,13 @@ class RuntimeLoop(asyncio.SelectorEventLoop):
     """Is an asyncio loop whose selector runs HTTPy's runtime while it waits."""
 
     def __init__(self) -> None:
-        self.runtime = _Selector()
-        super().__init__(self.runtime)
-        self.runtime.attach(self)
+        self.runtime: Optional[_httpy.Selector] = _Selector()
+        super().__init__(self.runtime)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Ends the runtime too; here, because it belongs to the thread that it ran on."""
+        super().close()
+        self.runtime = None
 
 
 def new_loop(choice: str) -> asyncio.AbstractEventLoop:

@@ -230,6 +230,7 @@ class Server:
         """Binds, starts the app, accepts until asked to stop, drains, stops the app."""
         loop = asyncio.get_running_loop()
         self._loop, self._stop_wanted = loop, asyncio.Event()
+        core: Optional[_httpy.Core] = None
         try:
             with self._app._served():
                 routes, contexts = self._app._native()
@@ -242,30 +243,35 @@ class Server:
                     try:
                         await self._stop_wanted.wait()
                     finally:
-                        await self._drain(core, loop)
+                        try:
+                            await self._drain(core, loop)
+                        finally:
+                            core.close()
         finally:
+            # It belongs to this thread; a failure's traceback would carry it to another.
+            core = None
             self._release()
 
     async def _drain(self, core: _httpy.Core, loop: asyncio.AbstractEventLoop) -> None:
-        """Waits for running requests; asked again meanwhile, with less grace, it waits less."""
+        """Waits for running requests; asked again meanwhile, with a grace, it waits no longer than that."""
         drained = asyncio.Event()
-
-        def done(cut: int) -> None:
-            loop.call_soon_threadsafe(drained.set)
-
-        assert self._stop_wanted is not None
+        asked = self._stop_wanted
+        assert asked is not None
+        asked.clear()
+        core.stop(self._grace, lambda cut_off: loop.call_soon_threadsafe(drained.set))
+        longest: Optional[float] = None
         while not drained.is_set():
-            self._stop_wanted.clear()
-            core.stop(self._grace, done)
-            waiting = [asyncio.ensure_future(event.wait()) for event in (drained, self._stop_wanted)]
+            waiting = [asyncio.ensure_future(event.wait()) for event in (drained, asked)]
             try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                core.stop(0.0, done)
-                raise
+                done, _ = await asyncio.wait(waiting, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in waiting:
                     task.cancel()
+            if not done:
+                return
+            if asked.is_set():
+                asked.clear()
+                longest = self._grace if self._grace is not None else longest
 
     def _ask_to_stop(self, grace: Optional[float]) -> None:
         loop = self._loop

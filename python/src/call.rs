@@ -258,7 +258,7 @@ impl Callable {
             Err(error) => error,
         };
         if may_handle && let Some(on_error) = self.context.on_error() {
-            let value = on_error.bind(py).call1((request, error.value(py)))?;
+            let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
             if is_awaitable(&value) {
                 return Ok(Inside::Await(value));
             }
@@ -304,7 +304,7 @@ impl Callable {
     /// The application's own answer to an error.
     fn answered(&self, py: Python<'_>, on_error: &Py<PyAny>, asked: &mut Asked, error: PyErr) -> PyResult<Then> {
         let request = self.object(py, asked)?;
-        let value = on_error.bind(py).call1((request, error.value(py)))?;
+        let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
         if is_awaitable(&value) {
             return Ok(Then::Await(value.unbind()));
         }
@@ -435,7 +435,7 @@ pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyE
     let log = || -> PyResult<()> {
         let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
         let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", error.value(py))?;
+        kwargs.set_item("exc_info", errors::raised(py, error))?;
         logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
         Ok(())
     };

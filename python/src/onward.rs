@@ -73,6 +73,7 @@ impl Onward {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = std::mem::replace(&mut *self.lock(), State::Done);
         match state {
+            // An iterator of a future, which is no coroutine by itself.
             State::Fresh if self.is_innermost() && self.callable.is_pooled() => {
                 let outcome = self.start_pooled(py)?;
                 self.advance(py, outcome, true)
@@ -216,6 +217,11 @@ impl Onward {
         ended: PyResult<Bound<'py, PyAny>>,
         may_handle: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let ended = match ended {
+            // A `def` on a pool thread that returns a coroutine has it awaited here.
+            Ok(value) if self.is_innermost() && is_awaitable(&value) => return self.advance(py, value, may_handle),
+            ended => ended,
+        };
         let response: Bound<'py, PyResponse> = if self.is_innermost() {
             match self.callable.settle_inside(self.request.bind(py), ended, may_handle)? {
                 Inside::Response(response) => response,

@@ -49,7 +49,7 @@ def test_answers_by_every_kind_of_handler(driver):
 
 
 @pytest.mark.parametrize("kind", ["async", "late", "inline", "pooled"])
-def test_a_handler_that_raises_is_answered_500_and_the_next_works(driver, kind, capfd):
+def test_a_handler_that_raises_is_answered_500_and_the_next_works(driver, kind, caplog):
     async def on_the_loop():
         raise ValueError("as expected")
 
@@ -76,7 +76,7 @@ def test_a_handler_that_raises_is_answered_500_and_the_next_works(driver, kind, 
     )
 
     assert answers == [(500, '{"detail":"Internal Server Error"}'), (200, "well")]
-    assert "as expected" in capfd.readouterr().err
+    assert "as expected" in caplog.text
 
 
 def test_many_requests_at_once_are_each_answered(driver):

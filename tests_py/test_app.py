@@ -11,7 +11,8 @@ from typing import Any, Optional
 
 import httpx
 import pytest
-from httpy import App, ConfigError, HTTPError, Request, Response, Router, RouteError, Server, forbidden
+
+from httpy import App, ConfigError, HTTPError, Request, Response, RouteError, Router, Server, forbidden
 
 Serve = Callable[..., httpx.Client]
 

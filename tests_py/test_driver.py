@@ -15,6 +15,7 @@ import threading
 import time
 
 import pytest
+
 from support import PATIENCE_S, Core, environment, inline, new_event_loop, on_loop, python, run_to_end, serve
 
 since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio has it since 3.11")

@@ -19,9 +19,10 @@ import typing
 import uuid
 
 import pytest
-from httpy._httpy import json_dumps, json_loads
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from httpy._httpy import json_dumps, json_loads
 
 MAX_DEPTH = 256
 

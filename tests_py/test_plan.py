@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
 import pytest
+
 from httpy import Request, RouteError
 from httpy._httpy import REQUIRED
 from httpy.plan import Plan, plan_handler

@@ -13,6 +13,7 @@ import ctypes
 import sys
 
 import pytest
+
 from httpy import _httpy
 from support import serve
 

@@ -1,6 +1,6 @@
 """The native half of HTTPy. Everything public here is re-exported by `httpy`."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Union, final
 
 from typing_extensions import Self
@@ -43,6 +43,7 @@ class MutableHeaders:
 @final
 class Request:
     """A request (read-only, filled lazily)."""
+
     method: str
     path: str
     raw_path: bytes
@@ -77,6 +78,7 @@ class Request:
 
 class Response:
     """A response. Subclasses add ways to make one."""
+
     status: int
     headers: MutableHeaders
     body: bytes

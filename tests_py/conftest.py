@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+
 from httpy import App, Server
 from support import DRIVERS
 

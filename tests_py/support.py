@@ -40,11 +40,17 @@ def inline(function: Handler) -> Handler:
     return function
 
 
+CONTEXT = _httpy.Context(None)
+"""What the endpoints of these tests share: no application."""
+
+
 def endpoint(function: Handler) -> Any:
     """Makes the native endpoint of a handler."""
     if inspect.iscoroutinefunction(function):
-        return _httpy.Endpoint(function, "async")
-    return _httpy.Endpoint(function, "inline" if hasattr(function, "is_inline") else "pooled")
+        kind = "async"
+    else:
+        kind = "inline" if hasattr(function, "is_inline") else "pooled"
+    return _httpy.Endpoint(function, kind=kind, context=CONTEXT, label=function.__qualname__)
 
 
 def new_event_loop(driver: str) -> tuple[asyncio.AbstractEventLoop, Any]:
@@ -61,13 +67,15 @@ class Core:
     """A server on a loop."""
 
     def __init__(self, routes: dict[str, Handler]) -> None:
-        self.native = _httpy.Core()
+        table = _httpy.Routes(CONTEXT)
+        for path, function in routes.items():
+            table.add(["GET"], path, endpoint(function))
+        self.native = _httpy.Core(table)
         self.port: int = self.native.bind("127.0.0.1", 0)
-        self.table = [("GET", path, endpoint(function)) for path, function in routes.items()]
 
     def start(self, selector: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Starts to serve on a loop that runs or is about to."""
-        self.native.start(selector, loop, self.table)
+        self.native.start(selector, loop)
 
     def stop(self, done: Callable[[int], None], grace: float = 5.0) -> None:
         """Lets requests finish, and calls `done` on the loop."""

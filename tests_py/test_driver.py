@@ -75,7 +75,7 @@ def test_a_handler_that_raises_is_answered_500_and_the_next_works(driver, kind, 
         lambda server: [server.ask("/ill"), server.ask("/well")],
     )
 
-    assert answers == [(500, "Internal Server Error"), (200, "well")]
+    assert answers == [(500, '{"detail":"Internal Server Error"}'), (200, "well")]
     assert "as expected" in capfd.readouterr().err
 
 

@@ -14,7 +14,7 @@ use pyo3::{
 
 use crate::{
     call::{Callable, Inside},
-    driver::{Sent, is_awaitable, send, went},
+    driver::{Sent, is_awaitable, run_in_copy, send, went},
     request::PyRequest,
     response::{self, PyResponse},
     threads::Pool,
@@ -161,9 +161,12 @@ impl Onward {
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         let (callable, request) = (self.callable.clone(), self.request.clone_ref(py));
         let (event_loop, outcome) = (event_loop.unbind(), future.clone().unbind());
+        // Context variables that middleware has set are seen by the function, as with `asyncio.to_thread`.
+        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
         self.pool.submit(Box::new(move |py| {
             let request = request.into_bound(py);
-            let (word, value) = match callable.call_function(&request) {
+            let called = run_in_copy(context.bind(py), |_| callable.call_function(&request));
+            let (word, value) = match called {
                 Ok(value) => ("set_result", value.unbind()),
                 Err(error) => ("set_exception", error.into_value(py).into_any()),
             };

@@ -65,7 +65,7 @@ def index() -> HTMLResponse:
 
 @app.get("/hello/{name}")
 def hello(name: str, excited: bool = False) -> str:
-    """Path and query parameters by name; text is text/plain. A plain `def` runs on a thread that may block."""
+    """Path and query parameters by name; text is text/plain. A plain `def` has a thread that may block."""
     return f"Hello, {name}{'!' if excited else '.'}"
 
 

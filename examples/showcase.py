@@ -58,14 +58,14 @@ async def timing(request: Request, next: Any) -> Response:
 
 @app.get("/", inline=True)
 def index() -> HTMLResponse:
-    """A plain function that never blocks may run on the loop's thread: `inline=True`."""
+    """A plain function that never blocks may run on the loop's thread."""
     links = "".join(f'<li><a href="{path}">{path}</a> {words}</li>' for path, words in TOUR)
     return HTMLResponse(f"<!doctype html><title>HTTPy</title><h1>HTTPy</h1><ul>{links}</ul>")
 
 
 @app.get("/hello/{name}")
 def hello(name: str, excited: bool = False) -> str:
-    """Path and query parameters by name; text is text/plain. A plain `def` may block: it has its own thread."""
+    """Path and query parameters by name; text is text/plain. A plain `def` has a thread that may block."""
     return f"Hello, {name}{'!' if excited else '.'}"
 
 

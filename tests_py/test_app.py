@@ -333,7 +333,7 @@ def test_routers_nest_and_may_be_filled_before_or_after(serve: Serve) -> None:
     assert client.get("/api/outer/inner/7/before").text == "before 7"
     assert client.get("/api/outer/inner/7/after").text == "after 7"
     assert client.get("/api/outer/inner/7").text == "itself 7"
-    assert [route.pattern for route in app.routes][0] == "/api/outer/inner/{id:int}/before"
+    assert app.routes[0].pattern == "/api/outer/inner/{id:int}/before"
 
 
 def test_a_parameter_of_the_prefix_is_a_path_parameter(serve: Serve) -> None:

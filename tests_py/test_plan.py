@@ -17,6 +17,7 @@ import pytest
 
 from httpy import Request, RouteError
 from httpy._httpy import REQUIRED
+from httpy.bodies import Invalid
 from httpy.plan import Plan, plan_handler
 
 if typing.TYPE_CHECKING:
@@ -94,7 +95,7 @@ def converted(annotation: Any, value: Any, *, source: str = "query") -> Any:
 
 def mistakes(annotation: Any, value: Any, *, source: str = "body") -> list[tuple[Any, str]]:
     """The places and types of what is wrong with a value."""
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Invalid) as caught:
         converted(annotation, value, source=source)
     return [(error["loc"], error["type"]) for error in caught.value.errors()]
 

@@ -33,7 +33,7 @@ def load_app(target: Optional[str]) -> App:
         Exception: what the module itself raised.
     """
     where, _, attribute = (target or _usual_target()).partition(":")
-    if where.endswith(".py") and attribute == "" and ":" in where:
+    if not where:
         raise ConfigError(f"{target!r} is no target: write module:app or path/to/file.py:app")
     module = _import(where)
     name = attribute.strip() or _usual_name(module, where)
@@ -130,5 +130,6 @@ def _candidates(module: ModuleType) -> list[str]:
 
 
 def _likely(name: str, known: list[str]) -> str:
-    likely = difflib.get_close_matches(name, [other for other in known if not other.startswith("_")], n=2)
+    public = dict.fromkeys(other for other in known if not other.startswith("_"))
+    likely = difflib.get_close_matches(name, public, n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(map(repr, likely))}?" if likely else ""

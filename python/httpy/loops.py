@@ -25,7 +25,7 @@ class RuntimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.runtime: Optional[_httpy.Selector] = _Selector()
-        super().__init__(self.runtime)  # type: ignore[arg-type]
+        super().__init__(self.runtime)
 
     def close(self) -> None:
         """Ends the runtime too; here, because it belongs to the thread that it ran on."""

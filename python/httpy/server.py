@@ -244,7 +244,7 @@ class Server:
                         await self._stop_wanted.wait()
                     finally:
                         try:
-                            await self._drain(core, loop)
+                            await self._drain(core)
                         finally:
                             core.close()
         finally:
@@ -252,13 +252,13 @@ class Server:
             core = None
             self._release()
 
-    async def _drain(self, core: _httpy.Core, loop: asyncio.AbstractEventLoop) -> None:
+    async def _drain(self, core: _httpy.Core) -> None:
         """Waits for running requests; asked again meanwhile, with a grace, it waits no longer than that."""
         drained = asyncio.Event()
         asked = self._stop_wanted
         assert asked is not None
         asked.clear()
-        core.stop(self._grace, lambda cut_off: loop.call_soon_threadsafe(drained.set))
+        core.stop(self._grace, lambda cut_off: drained.set())
         longest: Optional[float] = None
         while not drained.is_set():
             waiting = [asyncio.ensure_future(event.wait()) for event in (drained, asked)]

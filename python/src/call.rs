@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, route::Pattern};
 use pyo3::{
-    PyTraverseError, PyVisit, intern,
+    PyTraverseError, PyVisit,
+    exceptions::PyException,
+    intern,
     prelude::*,
     types::{PyDict, PyString},
 };
@@ -294,6 +296,12 @@ impl Callable {
             Ok(response) => return Then::Answer(hand_over(py, response)),
             Err(error) => error,
         };
+        if !error.is_instance_of::<PyException>(py) {
+            // Cancelled: by the client, who is gone, or by a server that stops. Nobody's failure.
+            let mut response = httpy::route::refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Then::Answer(response);
+        }
         let answered = match self.context.on_error().filter(|_| may_handle) {
             Some(on_error) => self.answered(py, on_error, asked, error),
             None => Err(error),

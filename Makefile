@@ -44,15 +44,15 @@ lint: build  ## check format, types, stubs and style, warnings are errors
 	cargo fmt --all --check
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --document-private-items
-	$(BIN)/ruff check -q python tests_py examples
-	$(BIN)/ruff format -q --check python tests_py examples
+	$(BIN)/ruff check -q python tests_py examples benches scripts
+	$(BIN)/ruff format -q --check python tests_py examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
 
 fmt: setup  ## format everything
 	cargo fmt --all
-	$(BIN)/ruff check -q --fix python tests_py examples
-	$(BIN)/ruff format -q python tests_py examples
+	$(BIN)/ruff check -q --fix python tests_py examples benches scripts
+	$(BIN)/ruff format -q python tests_py examples benches scripts
 
 bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
 	scripts/bench.sh

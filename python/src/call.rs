@@ -1,110 +1,453 @@
 //! Walk 9/10, THE DOOR. Before: src/route. After: proto/h1.rs.
 //!
-//! A Python function as a handler of the server.
+//! A Python function as a handler of the server: the content is awaited, the function is called where its kind says,
+//! and what it returns or raises becomes a response.
 
 use std::sync::Arc;
 
-use http::StatusCode;
-use httpy::{Handler, Reply, Request, Response, message::text};
-use pyo3::prelude::*;
-
-use crate::{
-    driver::{self, EventLoop, Seat, Slot, Stepped},
-    response,
-    symbols::symbols,
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, route::Pattern};
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::PyException,
+    intern,
+    prelude::*,
+    types::{PyDict, PyString},
 };
 
-/// How a handler is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `def` with `inline=True`: on the loop's thread.
-    Inline,
-    /// `async def`: on the loop.
-    Async,
-    /// `def`: on a pool thread.
-    Pooled,
-}
+use crate::{
+    context::{Context, PyContext},
+    driver::{self, Kind, Then, Visit, Watch, is_awaitable},
+    errors, fields, json,
+    onward::Onward,
+    outgoing,
+    plan::{self, Described, Plan, Unfit},
+    request::{PyRequest, split},
+    response::{self, Background},
+    threads::Pool,
+};
 
-/// A Python handler and how to call it.
+/// A Python function and how to call it.
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Endpoint {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    function: Py<PyAny>,
+    plan: Plan,
     kind: Kind,
     status: StatusCode,
+    stream: bool,
+    max_body_bytes: Option<u64>,
+    label: String,
+    context: Arc<Context>,
+    /// Python middleware of this route alone, outermost first; it comes inside the application's.
+    middleware: Vec<Py<PyAny>>,
 }
 
 #[pymethods]
 impl Endpoint {
     #[new]
-    fn new(function: Py<PyAny>, kind: &str) -> Self {
+    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new(), middleware=Vec::new()))]
+    #[allow(clippy::too_many_arguments)] // Keywords of a constructor.
+    fn new(
+        py: Python<'_>,
+        function: Py<PyAny>,
+        kind: &str,
+        context: &PyContext,
+        parameters: Vec<Described<'_>>,
+        keywords: usize,
+        status: u16,
+        stream: bool,
+        max_body_bytes: Option<u64>,
+        label: String,
+        middleware: Vec<Py<PyAny>>,
+    ) -> PyResult<Self> {
         let kind = match kind {
             "inline" => Kind::Inline,
             "async" => Kind::Async,
-            _ => Kind::Pooled,
+            "pooled" => Kind::Pooled,
+            other => return Err(pyo3::exceptions::PyValueError::new_err(format!("no kind {other:?}"))),
         };
-        Self { inner: Arc::new(Inner { function, kind, status: StatusCode::OK }) }
+        let required = crate::required(py)?;
+        Ok(Self {
+            plan: Plan::new(py, function, parameters, keywords, required.bind(py))?,
+            kind,
+            status: response::status(status)?,
+            stream,
+            max_body_bytes,
+            label,
+            context: context.0.clone(),
+            middleware,
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Endpoint {} {:?}>", self.label, self.kind)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for stage in &self.middleware {
+            visit.call(stage)?;
+        }
+        visit.call(&self.plan.function)
     }
 }
 
 impl Endpoint {
-    pub(crate) fn handler(&self) -> Arc<dyn Handler> {
-        Arc::new(Callable(self.inner.clone()))
+    /// The handler for one route.
+    ///
+    /// # Errors
+    /// `ValueError` if the pattern lacks a parameter the function takes from the path.
+    pub(crate) fn on_route(
+        &self,
+        py: Python<'_>,
+        pattern: &Pattern,
+        prefix: &str,
+        max_body_bytes: u64,
+        stages: &Arc<[Py<PyAny>]>,
+    ) -> PyResult<Arc<Callable>> {
+        let plan = self.plan.on_route(py, pattern, prefix)?;
+        let stages = match &*self.middleware {
+            [] => stages.clone(),
+            own => stages.iter().chain(own).map(|stage| stage.clone_ref(py)).collect(),
+        };
+        Ok(Arc::new(Callable {
+            needs_request: plan.needs_request() || self.stream || !stages.is_empty(),
+            plan: Arc::new(plan),
+            kind: self.kind,
+            status: self.status,
+            stream: self.stream,
+            max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
+            label: self.label.clone(),
+            context: self.context.clone(),
+            stages,
+            refused: None,
+        }))
     }
 }
 
-struct Callable(Arc<Inner>);
+/// A Python function on a route.
+pub(crate) struct Callable {
+    plan: Arc<Plan>,
+    kind: Kind,
+    status: StatusCode,
+    stream: bool,
+    max_body_bytes: u64,
+    label: String,
+    pub(crate) context: Arc<Context>,
+    needs_request: bool,
+    /// Python middleware around the function, outermost first.
+    pub(crate) stages: Arc<[Py<PyAny>]>,
+    /// No function: routing said no, and the application wants to see that.
+    refused: Option<Refused>,
+}
 
-impl Handler for Callable {
-    fn call(&self, request: Request) -> Reply {
-        match driver::seat() {
-            Some(Seat::Here(event_loop)) => Python::attach(|py| self.0.run_here(py, &event_loop, request)),
-            None => Reply::Now(text(StatusCode::SERVICE_UNAVAILABLE, "no loop")),
+/// An answer of the router's that passes through an application's middleware and error handlers.
+struct Refused {
+    status: StatusCode,
+    detail: String,
+    allow: Option<HeaderValue>,
+}
+
+/// A request on its way through the door: as it came, until somebody asks for the object.
+#[derive(Default)]
+struct Asked {
+    raw: Option<Request>,
+    content: Bytes,
+    object: Option<Py<PyRequest>>,
+}
+
+/// Handler as the router holds it.
+pub(crate) struct Routed(pub(crate) Arc<Callable>);
+
+impl Handler for Routed {
+    fn call(&self, mut request: Request) -> Reply {
+        let callable = &self.0;
+        let content = match &mut request.body {
+            // A handler that streams takes the content as it comes.
+            _ if callable.stream => Bytes::new(),
+            Body::Empty => Bytes::new(),
+            Body::Full(content) if content.len() as u64 <= callable.max_body_bytes => std::mem::take(content),
+            _ => {
+                let callable = callable.clone();
+                return Reply::later(async move {
+                    let body = std::mem::take(&mut request.body);
+                    match body.collect(callable.max_body_bytes).await {
+                        Ok((content, _trailers)) => callable.run(request, content).await,
+                        Err(error) => callable.refuse(&error),
+                    }
+                });
+            }
+        };
+        callable.run(request, content)
+    }
+}
+
+impl Callable {
+    /// The content did not come: too large, or cut off.
+    fn refuse(&self, error: &httpy::Error) -> Response {
+        let (status, detail) = match error.kind() {
+            Fault::Limit => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            _ => (StatusCode::BAD_REQUEST, error.to_string()),
+        };
+        let mut response = plain_detail(status, &detail);
+        // The rest of the content is not read, so the connection can't be used again (RFC 9112 §9.3).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    fn run(self: &Arc<Self>, request: Request, content: Bytes) -> Reply {
+        // Middleware is asynchronous, whatever it leads to.
+        let kind = if self.stages.is_empty() { self.kind } else { Kind::Async };
+        let asked = Asked { raw: Some(request), content, object: None };
+        driver::run(kind, Through { callable: self.clone(), asked, may_handle: true })
+    }
+
+    /// What answers in the name of the router, for an application with middleware or error handlers of its own.
+    pub(crate) fn refusing(
+        py: Python<'_>,
+        context: &Arc<Context>,
+        stages: &Arc<[Py<PyAny>]>,
+        no: &Response,
+    ) -> Arc<Self> {
+        let detail = no.status().canonical_reason().unwrap_or("Error").to_owned();
+        Arc::new(Self {
+            plan: Arc::new(Plan::empty(py)),
+            kind: Kind::Inline,
+            status: StatusCode::OK,
+            stream: false,
+            max_body_bytes: 0,
+            label: String::new(),
+            context: context.clone(),
+            needs_request: true,
+            stages: stages.clone(),
+            refused: Some(Refused { status: no.status(), detail, allow: no.headers().get(header::ALLOW).cloned() }),
+        })
+    }
+
+    /// Answers a request that was refused. Its content is not read.
+    pub(crate) fn answer_refused(self: &Arc<Self>, request: Request) -> Reply {
+        self.run(Request { body: Body::Empty, ..request }, Bytes::new())
+    }
+
+    /// Calls the function with what it takes of a request object.
+    pub(crate) fn call_function<'py>(&self, request: &Bound<'py, PyRequest>) -> PyResult<Bound<'py, PyAny>> {
+        let py = request.py();
+        let Some(refused) = &self.refused else { return fit(py, self.plan.call(request)) };
+        let error = errors::http(py, refused.status.as_u16(), &refused.detail);
+        if let Some(allow) = &refused.allow {
+            let headers = PyDict::new(py);
+            headers.set_item("Allow", fields::value_text(allow))?;
+            error.value(py).setattr("headers", headers)?;
+        }
+        Err(error)
+    }
+
+    /// Whether the function runs on a pool thread.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.kind == Kind::Pooled
+    }
+
+    /// Turns the function's outcome into what middleware gets from `next`: a response object, something to await
+    /// first, or the exception, if nobody has an answer to it.
+    pub(crate) fn settle_inside<'py>(
+        &self,
+        request: &Bound<'py, PyRequest>,
+        outcome: PyResult<Bound<'py, PyAny>>,
+        may_handle: bool,
+    ) -> PyResult<Inside<'py>> {
+        let py = request.py();
+        let error = match outcome {
+            Ok(value) => return Ok(Inside::Response(response::to_object(py, &value, self.status)?)),
+            Err(error) => error,
+        };
+        if may_handle && let Some(on_error) = self.context.on_error() {
+            let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
+            if is_awaitable(&value) {
+                return Ok(Inside::Await(value));
+            }
+            return Ok(Inside::Response(response::to_object(py, &value, self.status)?));
+        }
+        if errors::is_http(py, &error) {
+            return Ok(Inside::Response(response::object_of(py, http_error(py, &error)?)?));
+        }
+        Err(error)
+    }
+
+    /// Calls the function with what it takes, or the first stage around it.
+    fn invoke<'py>(
+        self: &Arc<Self>,
+        py: Python<'py>,
+        pool: &Arc<Pool>,
+        asked: &mut Asked,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(request) = asked.raw.as_ref().filter(|_| !self.needs_request) {
+            return fit(py, self.plan.call_without_request(py, request));
+        }
+        let request = self.object(py, asked)?;
+        match self.stages.first() {
+            Some(first) => Onward::enter(self, pool, first, &request),
+            None => self.call_function(&request),
         }
     }
-}
 
-impl Inner {
-    fn run_here(self: &Arc<Self>, py: Python<'_>, event_loop: &std::rc::Rc<EventLoop>, _request: Request) -> Reply {
-        #[cfg(unix)]
-        driver::pause();
-        let called = call0(py, &self.function);
-        let reply = match (self.kind, called) {
-            (Kind::Async, Ok(coroutine)) => match event_loop.step(py, coroutine) {
-                Ok(Stepped::Ended(ended)) => Reply::Now(self.respond(py, ended)),
-                Ok(Stepped::Suspended(trampoline, task)) => {
-                    let (slot, waiting) = Slot::new(Some(task));
-                    let inner = self.clone();
-                    trampoline.get().finish_into(slot, Box::new(move |py, ended| inner.respond(py, ended)));
-                    Reply::later(waiting)
-                }
-                Err(error) => Reply::Now(self.respond(py, Err(error))),
-            },
-            (_, called) => Reply::Now(self.respond(py, called.map(Bound::unbind))),
+    /// Decides what becomes of an outcome: a response, or the application's own answer to an error.
+    fn settle(&self, py: Python<'_>, asked: &mut Asked, outcome: PyResult<Py<PyAny>>, may_handle: bool) -> Then {
+        let responded = outcome.and_then(|value| response::from_value(py, value.bind(py), self.status));
+        let error = match responded {
+            Ok(response) => return Then::Answer(hand_over(py, response)),
+            Err(error) => error,
         };
-        event_loop.after_python(py);
-        reply
+        if !error.is_instance_of::<PyException>(py) {
+            // Cancelled: by the client, who is gone, or by a server that stops. Nobody's failure.
+            let mut response = httpy::route::refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Then::Answer(response);
+        }
+        let answered = match self.context.on_error().filter(|_| may_handle) {
+            Some(on_error) => self.answered(py, on_error, asked, error),
+            None => Err(error),
+        };
+        answered.unwrap_or_else(|error| Then::Answer(self.failed(py, asked, &error)))
     }
 
-    fn respond(&self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Response {
-        let response = ended.and_then(|value| response::from_value(py, value.bind(py), self.status));
-        response.unwrap_or_else(|error| {
-            error.print(py);
-            text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+    /// The application's own answer to an error.
+    fn answered(&self, py: Python<'_>, on_error: &Py<PyAny>, asked: &mut Asked, error: PyErr) -> PyResult<Then> {
+        let request = self.object(py, asked)?;
+        let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
+        if is_awaitable(&value) {
+            return Ok(Then::Await(value.unbind()));
+        }
+        let response = response::from_value(py, &value, self.status)?;
+        Ok(Then::Answer(hand_over(py, response)))
+    }
+
+    /// The request object, made now if nobody asked for it before.
+    fn object<'py>(&self, py: Python<'py>, asked: &mut Asked) -> PyResult<Bound<'py, PyRequest>> {
+        if let Some(raw) = asked.raw.take() {
+            let (head, params, body) = split(raw);
+            let arriving = self.stream.then_some(body);
+            let request = PyRequest::new(head, std::mem::take(&mut asked.content), arriving, self.context.clone());
+            request.set_matched(self.plan.clone(), params);
+            asked.object = Some(Py::new(py, request)?);
+        }
+        let gone = || pyo3::exceptions::PyRuntimeError::new_err("the request is gone");
+        asked.object.as_ref().map(|request| request.bind(py).clone()).ok_or_else(gone)
+    }
+
+    /// HTTPy's own answer to an exception: what an `HTTPError` says, else 500 and the traceback in the log.
+    fn failed(&self, py: Python<'_>, asked: &Asked, error: &PyErr) -> Response {
+        let answer = if errors::is_http(py, error) { http_error(py, error) } else { Err(error.clone_ref(py)) };
+        answer.unwrap_or_else(|error| {
+            let target = match asked {
+                Asked { raw: Some(request), .. } => format!("{} {}", request.method, request.uri.path()),
+                Asked { object: Some(request), .. } => {
+                    let head = request.get().head();
+                    format!("{} {}", head.method, head.uri.path())
+                }
+                _ => String::new(),
+            };
+            log_failure(py, &self.label, &target, &error);
+            internal_error()
         })
     }
 }
 
-fn call0<'py>(py: Python<'py>, function: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    match symbols().vectorcall {
-        // SAFETY: a live callable and no arguments; the result is a new reference, or null with an exception set.
-        Some(vectorcall) => unsafe {
-            let result = vectorcall(function.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut());
-            Bound::from_owned_ptr_or_err(py, result)
+/// What middleware gets from `next`.
+pub(crate) enum Inside<'py> {
+    Response(Bound<'py, response::PyResponse>),
+    Await(Bound<'py, PyAny>),
+}
+
+/// One request's way to a function and back.
+struct Through {
+    callable: Arc<Callable>,
+    asked: Asked,
+    /// Whether the application may still answer an error: its own answer's error is not handled again.
+    may_handle: bool,
+}
+
+impl Visit for Through {
+    fn call(&mut self, py: Python<'_>, pool: &Arc<Pool>) -> PyResult<Py<PyAny>> {
+        self.callable.invoke(py, pool, &mut self.asked).map(Bound::unbind)
+    }
+
+    fn respond(&mut self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Then {
+        let may_handle = std::mem::take(&mut self.may_handle);
+        self.callable.settle(py, &mut self.asked, ended, may_handle)
+    }
+
+    fn will_wait(&mut self, watch: Watch) {
+        if let Some(request) = &self.asked.object {
+            request.get().set_watch(watch);
+        }
+    }
+}
+
+/// What does not fit the function is an `HTTPError` 422.
+fn fit<'py>(py: Python<'py>, called: Result<Bound<'py, PyAny>, Unfit>) -> PyResult<Bound<'py, PyAny>> {
+    called.map_err(|unfit| match unfit {
+        Unfit::Error(error) => error,
+        Unfit::Request(misfits) => match plan::detail(py, misfits) {
+            Ok(detail) => errors::http_with(py, 422, detail.as_any()),
+            Err(error) => error,
         },
-        None => function.bind(py).call0(),
+    })
+}
+
+/// A response leaves Python: what is to run after it is arranged.
+fn hand_over(py: Python<'_>, mut response: Response) -> Response {
+    match response.extensions_mut().remove::<Background>() {
+        Some(background) => outgoing::with_background(py, response, background),
+        None => response,
+    }
+}
+
+/// The response an `HTTPError` describes.
+fn http_error(py: Python<'_>, error: &PyErr) -> PyResult<Response> {
+    let error = error.value(py);
+    let status = response::status(error.getattr(intern!(py, "status"))?.extract()?)?;
+    let mut response = detail_response(py, status, &error.getattr(intern!(py, "detail"))?);
+    let headers = error.getattr(intern!(py, "headers"))?;
+    if !headers.is_none() {
+        let mut fields = http::HeaderMap::new();
+        fields::extend(&mut fields, &headers)?;
+        for (name, value) in &fields {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    Ok(response)
+}
+
+fn detail_response(py: Python<'_>, status: StatusCode, detail: &Bound<'_, PyAny>) -> Response {
+    let mut out = b"{\"detail\":".to_vec();
+    if let Err(error) = json::write(py, detail, &mut out) {
+        log_failure(py, "the detail of an error", "", &error);
+        return internal_error();
+    }
+    out.push(b'}');
+    let mut response = Response::new(Body::from(out));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn plain_detail(status: StatusCode, detail: &str) -> Response {
+    Python::attach(|py| detail_response(py, status, PyString::new(py, detail).as_any()))
+}
+
+pub(crate) fn internal_error() -> Response {
+    httpy::route::refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+}
+
+/// Logs a handler's failure with its traceback, to the logger `httpy.error`.
+pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyErr) {
+    let log = || -> PyResult<()> {
+        let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("exc_info", errors::raised(py, error))?;
+        logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
+        Ok(())
+    };
+    if let Err(error) = log() {
+        error.write_unraisable(py, None);
     }
 }

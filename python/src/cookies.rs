@@ -23,7 +23,12 @@ pub(crate) struct Attributes<'py> {
 ///
 /// # Errors
 /// `ValueError` if the name is not a token, or an attribute has a character that would end it.
-pub(crate) fn set_cookie(py: Python<'_>, name: &str, value: &str, attributes: &Attributes<'_>) -> PyResult<HeaderValue> {
+pub(crate) fn set_cookie(
+    py: Python<'_>,
+    name: &str,
+    value: &str,
+    attributes: &Attributes<'_>,
+) -> PyResult<HeaderValue> {
     if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Err(PyValueError::new_err(format!("cookie name {name:?} is not a token (RFC 6265 §4.1.1)")));
     }

@@ -1,16 +1,61 @@
-//! The door: the extension module `httpy._httpy`.
+//! The door: the extension module `httpy._httpy`, and the only place that knows Python.
+//!
+//! `plan.rs` is filled once per route, `call.rs` runs once per request, `driver/` says where.
 
+mod arriving;
 mod call;
+mod context;
+mod cookies;
 mod driver;
+mod errors;
+mod fields;
+mod json;
+mod onward;
+mod outgoing;
+mod plan;
+mod query;
+mod request;
 mod response;
+mod routes;
 mod server;
 mod symbols;
+mod threads;
 
-use pyo3::prelude::*;
+use pyo3::{prelude::*, sync::PyOnceLock};
+
+/// Stands for "no default" in a parameter.
+pub(crate) fn required(py: Python<'_>) -> PyResult<&'static Py<PyAny>> {
+    static REQUIRED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    REQUIRED.get_or_try_init(py, || Ok(py.import("builtins")?.getattr("object")?.call0()?.unbind()))
+}
 
 /// Native half of HTTPy.
 #[pymodule(gil_used = false)]
 mod _httpy {
     #[pymodule_export]
-    use crate::{call::Endpoint, driver::Selector, server::Core};
+    use crate::{
+        arriving::Chunks,
+        call::Endpoint,
+        context::PyContext,
+        fields::{Headers, MutableHeaders},
+        json::{json_dumps, json_loads},
+        onward::{Next, Onward},
+        query::QueryParams,
+        request::PyRequest,
+        response::PyResponse,
+        routes::{Routes, build_path, canonical_pattern, pattern_parameters},
+        server::{Core, defaults},
+    };
+
+    #[cfg(unix)]
+    #[pymodule_export]
+    use crate::driver::Selector;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("REQUIRED", crate::required(module.py())?)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }

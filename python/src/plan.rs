@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use httpy::{
-    message::Params,
+    Request,
     route::{Converter, Pattern},
 };
 use pyo3::{
@@ -13,11 +13,7 @@ use pyo3::{
     types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple},
 };
 
-use crate::{
-    query,
-    request::{Head, PyRequest},
-    symbols::symbols,
-};
+use crate::{query, request::PyRequest, symbols::symbols};
 
 /// How a handler is called.
 pub(crate) struct Plan {
@@ -118,6 +114,17 @@ impl Plan {
         Ok(Self { function, parameters, keywords, pattern: String::new(), path_names: Vec::new() })
     }
 
+    /// A plan that calls nothing, for answers that are no function's.
+    pub(crate) fn empty(py: Python<'_>) -> Self {
+        Self {
+            function: py.None(),
+            parameters: Vec::new(),
+            keywords: None,
+            pattern: String::new(),
+            path_names: Vec::new(),
+        }
+    }
+
     /// The plan for this handler on one route: parameters from the path are found by their place in the pattern.
     ///
     /// # Errors
@@ -182,14 +189,13 @@ impl Plan {
     pub(crate) fn call_without_request<'py>(
         &self,
         py: Python<'py>,
-        head: &Head,
-        params: &Params,
+        request: &Request,
     ) -> Result<Bound<'py, PyAny>, Unfit> {
         if self.parameters.is_empty() {
             return Ok(vectorcall(py, &self.function, &[], None)?);
         }
-        let path = &head.uri.path()[head.root_len..];
-        self.fill(py, |place| params.get(path, place), head.uri.query().unwrap_or(""), None)
+        let path = request.path();
+        self.fill(py, |place| request.params.get(path, place), request.uri.query().unwrap_or(""), None)
     }
 
     /// Calls the handler with what it takes of `request`.
@@ -210,10 +216,10 @@ impl Plan {
         for parameter in &self.parameters {
             let argument = match (parameter.source, request) {
                 (Source::Request, Some(request)) => Ok(request.clone().into_any()),
-                (Source::Path(place), _) => parameter.from_text(py, "path", path_param(place)),
-                (Source::Query, _) if parameter.many => parameter.from_texts(py, query),
-                (Source::Query, _) => parameter.from_text(py, "query", query::last(query, &parameter.name).as_deref()),
-                (Source::Body, Some(request)) => parameter.from_body(request),
+                (Source::Path(place), _) => parameter.read_text(py, "path", path_param(place)),
+                (Source::Query, _) if parameter.many => parameter.read_texts(py, query),
+                (Source::Query, _) => parameter.read_text(py, "query", query::last(query, &parameter.name).as_deref()),
+                (Source::Body, Some(request)) => parameter.read_body(request),
                 (Source::Request | Source::Body, None) => Ok(py.None().into_bound(py)),
             };
             match argument {
@@ -231,7 +237,7 @@ impl Plan {
 }
 
 impl Parameter {
-    fn from_text<'py>(&self, py: Python<'py>, place: &str, text: Option<&str>) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn read_text<'py>(&self, py: Python<'py>, place: &str, text: Option<&str>) -> Result<Bound<'py, PyAny>, Unfit> {
         match (text, &self.default) {
             (Some(text), _) => self.convert(py, place, None, text),
             (None, Some(default)) => Ok(default.bind(py).clone()),
@@ -239,10 +245,10 @@ impl Parameter {
         }
     }
 
-    fn from_texts<'py>(&self, py: Python<'py>, query: &str) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn read_texts<'py>(&self, py: Python<'py>, query: &str) -> Result<Bound<'py, PyAny>, Unfit> {
         let texts: Vec<_> = query::values(query, &self.name).collect();
         if texts.is_empty() {
-            return self.from_text(py, "query", None);
+            return self.read_text(py, "query", None);
         }
         let list = PyList::empty(py);
         let mut misfits = Vec::new();
@@ -260,10 +266,10 @@ impl Parameter {
         if misfits.is_empty() { Ok(list.into_any()) } else { Err(Unfit::Request(misfits)) }
     }
 
-    fn from_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn read_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
         let py = request.py();
         if request.get().content().is_empty() {
-            return self.from_text(py, "body", None);
+            return self.read_text(py, "body", None);
         }
         match request.get().read_json(py) {
             Ok(value) => self.called(py, "body", value.clone()),
@@ -398,8 +404,18 @@ fn float<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
 
 fn boolean<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
     const WORDS: [(&str, bool); 12] = [
-        ("true", true), ("false", false), ("1", true), ("0", false), ("yes", true), ("no", false),
-        ("on", true), ("off", false), ("t", true), ("f", false), ("y", true), ("n", false),
+        ("true", true),
+        ("false", false),
+        ("1", true),
+        ("0", false),
+        ("yes", true),
+        ("no", false),
+        ("on", true),
+        ("off", false),
+        ("t", true),
+        ("f", false),
+        ("y", true),
+        ("n", false),
     ];
     let value = WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word))?.1;
     Some(PyBool::new(py, value).to_owned().into_any())

@@ -23,7 +23,7 @@ use pyo3::{
 
 use crate::{
     context::Context,
-    driver::Slot,
+    driver::Watch,
     errors, fields,
     fields::Headers,
     json,
@@ -63,9 +63,9 @@ pub(crate) struct PyRequest {
     arriving: Mutex<Option<Body>>,
     context: Arc<Context>,
     matched: OnceLock<Matched>,
-    slot: OnceLock<Slot>,
-    json: PyOnceLock<Py<PyAny>>,
-    state: PyOnceLock<Py<PyAny>>,
+    watch: OnceLock<Watch>,
+    json: OnceLock<Py<PyAny>>,
+    state: OnceLock<Py<PyAny>>,
     id: PyOnceLock<Py<PyString>>,
 }
 
@@ -77,9 +77,9 @@ impl PyRequest {
             arriving: Mutex::new(arriving),
             context,
             matched: OnceLock::new(),
-            slot: OnceLock::new(),
-            json: PyOnceLock::new(),
-            state: PyOnceLock::new(),
+            watch: OnceLock::new(),
+            json: OnceLock::new(),
+            state: OnceLock::new(),
             id: PyOnceLock::new(),
         }
     }
@@ -96,18 +96,14 @@ impl PyRequest {
         self.head.uri.query().unwrap_or("")
     }
 
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
     /// Says which route answers. The first one wins: a request is routed once.
     pub(crate) fn set_matched(&self, plan: Arc<Plan>, params: Params) {
         let _ = self.matched.set(Matched { plan, params });
     }
 
-    /// Says where the response will be left, and so how to tell whether anybody waits for it.
-    pub(crate) fn set_slot(&self, slot: Slot) {
-        let _ = self.slot.set(slot);
+    /// Says how to tell whether anybody waits for the response.
+    pub(crate) fn set_watch(&self, watch: Watch) {
+        let _ = self.watch.set(watch);
     }
 
     /// Takes the content that is still arriving.
@@ -117,7 +113,7 @@ impl PyRequest {
 
     /// The text of path parameter `index`.
     pub(crate) fn path_param(&self, index: usize) -> Option<&str> {
-        self.matched.get()?.params.find(index, self.head.uri.path())
+        self.matched.get()?.params.get(&self.head.uri.path()[self.head.root_len..], index)
     }
 
     /// The content as JSON, read once.
@@ -125,7 +121,7 @@ impl PyRequest {
     /// # Errors
     /// `ValueError` if it is not JSON.
     pub(crate) fn read_json<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        self.json.get_or_try_init(py, || Ok(json::read(py, &self.body)?.unbind())).map(|value| value.bind(py))
+        once(py, &self.json, || Ok(json::read(py, &self.body)?.unbind()))
     }
 
     /// The host the client meant: the target's, else the `Host` field's (RFC 9110 §7.1).
@@ -138,6 +134,18 @@ impl PyRequest {
             None => Cow::Borrowed(""),
         }
     }
+}
+
+/// Makes a value the first time it is wanted. Two threads may both make it, and both get the first one.
+fn once<'a, 'py>(
+    py: Python<'py>,
+    place: &'a OnceLock<Py<PyAny>>,
+    make: impl FnOnce() -> PyResult<Py<PyAny>>,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    if place.get().is_none() {
+        let _ = place.set(make()?);
+    }
+    place.get().map(|value| value.bind(py)).ok_or_else(|| PyRuntimeError::new_err("a value that was set is gone"))
 }
 
 fn address<'py>(py: Python<'py>, address: Option<std::net::SocketAddr>) -> PyResult<Option<Bound<'py, PyTuple>>> {
@@ -210,14 +218,14 @@ impl PyRequest {
         Headers(slf)
     }
 
-    #[getter]
-    fn query(&self) -> QueryParams {
+    #[getter(query)]
+    fn query_view(&self) -> QueryParams {
         QueryParams(self.query_text().into())
     }
 
     #[getter]
     fn query_params(&self) -> QueryParams {
-        self.query()
+        self.query_view()
     }
 
     /// The cookies; of two with one name the first wins, as the more specific path is sent first (RFC 6265 §5.4).
@@ -320,7 +328,7 @@ impl PyRequest {
     /// A place for the application's own values, with those `lifespan` yielded.
     #[getter]
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.state.get_or_try_init(py, || self.context.new_state(py)).map(|state| state.bind(py).clone())
+        once(py, &self.state, || self.context.new_state(py)).cloned()
     }
 
     #[getter]
@@ -355,7 +363,7 @@ impl PyRequest {
     /// Whether the client went away before it was answered.
     #[getter]
     fn is_disconnected(&self) -> bool {
-        self.slot.get().is_some_and(Slot::is_abandoned)
+        self.watch.get().is_some_and(Watch::is_given_up)
     }
 
     /// The pattern of the route that answers.
@@ -396,7 +404,7 @@ impl PyRequest {
         let request = slf.get();
         match request.take_arriving() {
             Some(body) => Ok(crate::arriving::Chunks::new(body)),
-            None if request.slot.get().is_some() && request.body.is_empty() => {
+            None if request.watch.get().is_some() && request.body.is_empty() => {
                 Err(PyRuntimeError::new_err("the request body was streamed already"))
             }
             None => Ok(crate::arriving::Chunks::whole(request.body.clone())),
@@ -409,9 +417,7 @@ impl PyRequest {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // No clear is needed: whatever closes a cycle from here is a dict or an object that can be cleared.
-        for object in [self.json.get_raw(), self.state.get_raw()] {
-            visit.call(&object)?;
-        }
-        Ok(())
+        visit.call(self.json.get())?;
+        visit.call(self.state.get())
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     cookies::{self, Attributes},
     fields::{self, MutableHeaders},
     json, outgoing,
+    symbols::symbols,
 };
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -35,6 +36,8 @@ enum Content {
     Whole(Bytes),
     /// An iterable or async iterable of chunks.
     Chunks(Py<PyAny>),
+    /// A stream that is already one of the server's; taken when the response is sent.
+    Stream(Option<Body>),
 }
 
 /// A response. Subclasses add ways to make one.
@@ -44,12 +47,6 @@ pub(crate) struct PyResponse(Mutex<Contents>);
 impl PyResponse {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A response object for a response made in Rust whose content is whole.
-    pub(crate) fn from_whole(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
-        let contents = Contents { status: status.as_u16(), headers, body: Content::Whole(body), background: None };
-        Self(Mutex::new(contents))
     }
 }
 
@@ -130,6 +127,7 @@ impl PyResponse {
         match &self.lock().body {
             Content::Whole(bytes) => PyBytes::new(py, bytes).into_any(),
             Content::Chunks(chunks) => chunks.bind(py).clone(),
+            Content::Stream(_) => py.None().into_bound(py),
         }
     }
 
@@ -243,7 +241,7 @@ fn content(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<(Content, Option
 /// Content that is there as a whole.
 fn whole(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Option<(Bytes, Option<HeaderValue>)>> {
     if let Ok(text) = body.cast::<PyString>() {
-        return Ok(Some((Bytes::copy_from_slice(text_bytes(text)?.as_bytes()), Some(TEXT))));
+        return Ok(Some((text_bytes(text)?, Some(TEXT))));
     }
     if let Ok(bytes) = body.cast::<PyBytes>() {
         return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), Some(BYTES))));
@@ -276,8 +274,22 @@ fn is_json(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         || value.hasattr(intern!(py, "__struct_fields__"))?)
 }
 
-fn text_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<std::borrow::Cow<'a, str>> {
-    text.to_cow()
+/// A copy of a text in UTF-8.
+///
+/// # Errors
+/// `UnicodeEncodeError` for lone surrogates, which have no UTF-8.
+fn text_bytes(text: &Bound<'_, PyString>) -> PyResult<Bytes> {
+    let Some(as_utf8_and_size) = symbols().as_utf8_and_size else {
+        return Ok(Bytes::copy_from_slice(text.to_cow()?.as_bytes()));
+    };
+    let mut size = 0;
+    // SAFETY: `text` is a live str, and we are attached.
+    let data = unsafe { as_utf8_and_size(text.as_ptr(), &raw mut size) };
+    if data.is_null() {
+        return Err(PyErr::fetch(text.py()));
+    }
+    // SAFETY: CPython lends `size` bytes for as long as the str lives, and they are copied at once.
+    Ok(Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(data.cast(), size.unsigned_abs()) }))
 }
 
 fn make(status: StatusCode, kind: HeaderValue, content: Bytes) -> Response {
@@ -296,7 +308,7 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
     let kind = unsafe { ffi::Py_TYPE(value.as_ptr()) };
     // The common exact types first; subclasses and the rest below.
     if let Ok(text) = value.cast_exact::<PyString>() {
-        return Ok(make(status, TEXT, Bytes::copy_from_slice(text_bytes(text)?.as_bytes())));
+        return Ok(make(status, TEXT, text_bytes(text)?));
     }
     if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
         let mut out = Vec::with_capacity(128);
@@ -340,10 +352,8 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
 /// `(body, status)` or `(body, status, headers)`.
 fn from_tuple(py: Python<'_>, tuple: &Bound<'_, PyTuple>, default: StatusCode) -> PyResult<Response> {
     if !(2..=3).contains(&tuple.len()) {
-        let message = format!(
-            "a handler returned a tuple of {}; it is (body, status) or (body, status, headers)",
-            tuple.len()
-        );
+        let message =
+            format!("a handler returned a tuple of {}; it is (body, status) or (body, status, headers)", tuple.len());
         return Err(PyTypeError::new_err(message));
     }
     let code = tuple.get_item(1)?;
@@ -378,16 +388,17 @@ fn from_object(response: &Bound<'_, PyResponse>) -> PyResult<Response> {
     // SAFETY: `response` is a live object.
     let is_ours = unsafe { ffi::Py_REFCNT(response.as_ptr()) } == 1;
     let mut contents = response.get().lock();
+    let contents = &mut *contents;
     let code = status(contents.status)?;
     // An application may keep a response and return it again; one that nobody else holds is taken apart.
     let headers = if is_ours { std::mem::take(&mut contents.headers) } else { contents.headers.clone() };
     let background = contents.background.as_ref().map(|background| background.clone_ref(py));
-    let body = match &contents.body {
+    let body = match &mut contents.body {
         Content::Whole(bytes) => Body::from(bytes.clone()),
-        Content::Chunks(chunks) => {
-            let chunks = chunks.bind(py).clone();
-            drop(contents);
-            outgoing::stream(py, &chunks)?
+        Content::Chunks(chunks) => outgoing::stream(py, chunks.bind(py))?,
+        Content::Stream(body) => {
+            let sent = || PyTypeError::new_err("a streamed response can be sent only once");
+            body.take().ok_or_else(sent)?
         }
     };
     let mut made = Response::new(body);
@@ -397,4 +408,32 @@ fn from_object(response: &Bound<'_, PyResponse>) -> PyResult<Response> {
         made.extensions_mut().insert(Background(std::sync::Arc::new(background)));
     }
     Ok(made)
+}
+
+/// The response object of what a handler returned: itself, or one made of it.
+///
+/// # Errors
+/// `TypeError` if it is nothing a handler may return.
+pub(crate) fn to_object<'py>(
+    py: Python<'py>,
+    value: &Bound<'py, PyAny>,
+    status: StatusCode,
+) -> PyResult<Bound<'py, PyResponse>> {
+    match value.cast::<PyResponse>() {
+        Ok(response) => Ok(response.clone()),
+        Err(_) => object_of(py, from_value(py, value, status)?),
+    }
+}
+
+/// The response object of a response made in Rust.
+pub(crate) fn object_of(py: Python<'_>, response: Response) -> PyResult<Bound<'_, PyResponse>> {
+    let (head, body) = response.into_parts();
+    let body = match body {
+        Body::Empty => Content::Whole(Bytes::new()),
+        Body::Full(bytes) => Content::Whole(bytes),
+        body @ Body::Stream(_) => Content::Stream(Some(body)),
+    };
+    let background = head.extensions.get::<Background>().map(|background| background.0.clone_ref(py));
+    let contents = Contents { status: head.status.as_u16(), headers: head.headers, body, background };
+    Bound::new(py, PyResponse(Mutex::new(contents)))
 }

@@ -33,7 +33,8 @@ impl Params {
             return None;
         }
         let span = self.first.get(index).or_else(|| self.more.get(index - INLINE))?;
-        self.decoded.as_deref().unwrap_or(path).get(span.start as usize..span.end as usize)
+        // A mount that was reached without a slash leaves an empty path, which was looked up as `/`.
+        self.decoded.as_deref().unwrap_or(path).get(span.start as usize..span.end as usize).or(Some(""))
     }
 
     /// The casts lose nothing: `Table::find` refuses paths longer than `u32`, and decoding only shortens.

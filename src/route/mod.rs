@@ -23,10 +23,12 @@ use memchr::memchr;
 mod naive;
 mod params;
 mod pattern;
+mod router;
 mod tree;
 
 pub use crate::message::Params;
 pub use pattern::{BuildError, Converter, Pattern, PatternError};
+pub use router::{Refuse, Router, refusal};
 
 use tree::Tree;
 
@@ -291,6 +293,13 @@ impl Methods {
     /// Every method, those included that nobody has heard of yet.
     pub fn any() -> Self {
         Self { list: None }
+    }
+
+    /// What a server that has routes with these methods allows, for `OPTIONS *`.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let list = self.list.as_deref().unwrap_or_default();
+        let head = list.contains(&Method::GET).then_some("HEAD");
+        list.iter().map(Method::as_str).chain(head).chain(["OPTIONS"])
     }
 
     /// These methods; none if there are none.

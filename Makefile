@@ -1,0 +1,70 @@
+# The only list of commands. `make` alone prints it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
+PROFILE ?= release
+FUZZ_SECONDS ?= 10
+RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
+
+.DEFAULT_GOAL = help
+.PHONY: help serve test test-rust test-python test-pythons lint fmt bench fuzz wheel clean build setup doc
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.tools: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop -q --profile $(PROFILE)
+	@touch $@
+
+setup: $(VENV)/.tools  ## make the virtual environment with the development tools
+build: $(VENV)/.built  ## build the extension and install it into the virtual environment
+
+serve: build  ## run examples/showcase.py on http://127.0.0.1:8000
+	$(BIN)/python examples/showcase.py
+
+test: test-rust test-python  ## run all tests
+
+test-rust:  ## run the Rust tests
+	cargo test -q
+
+test-python: build  ## run the Python tests
+	$(BIN)/python -m pytest
+
+test-pythons: build  ## run the Python tests on every other Python found (pyenv), with one wheel
+	scripts/test-pythons.sh
+
+lint: build  ## check format, types, stubs and style, warnings are errors
+	cargo fmt --all --check
+	cargo clippy -q --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --document-private-items
+	$(BIN)/ruff check -q python tests_py examples benches scripts
+	$(BIN)/ruff format -q --check python tests_py examples benches scripts
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
+
+fmt: setup  ## format everything
+	cargo fmt --all
+	$(BIN)/ruff check -q --fix python tests_py examples benches scripts
+	$(BIN)/ruff format -q python tests_py examples benches scripts
+
+bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
+	scripts/bench.sh
+
+fuzz:  ## fuzz every target for FUZZ_SECONDS each
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+wheel: setup  ## build the abi3 wheel into dist/
+	$(BIN)/maturin build --release -o dist
+
+doc:  ## build the Rust documentation
+	cargo doc --no-deps --workspace
+
+clean:  ## remove what was built
+	rm -rf target $(VENV) dist

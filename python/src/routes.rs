@@ -1,0 +1,186 @@
+//! The routing table of one application, as Python fills it and as the server uses it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::Method;
+use httpy::{
+    Handler,
+    route::{Methods, Pattern, Refuse, Router, Table},
+};
+use pyo3::{PyTraverseError, PyVisit, exceptions::PyValueError, prelude::*, types::PyDict};
+
+use crate::{
+    call::{Callable, Endpoint, Routed},
+    context::{Context, PyContext},
+    errors,
+};
+
+/// The routing table of one application.
+#[pyclass(frozen, module = "httpy._httpy")]
+pub(crate) struct Routes {
+    context: Arc<Context>,
+    middleware: Vec<Py<PyAny>>,
+    redirect_slashes: bool,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    /// What is registered, to find conflicts at once.
+    table: Table<()>,
+    endpoints: Vec<(Methods, Pattern, Py<Endpoint>)>,
+    mounts: Vec<(Pattern, Py<Routes>)>,
+}
+
+#[pymethods]
+impl Routes {
+    #[new]
+    #[pyo3(signature = (context, *, middleware=Vec::new(), redirect_slashes=false))]
+    fn new(context: &PyContext, middleware: Vec<Py<PyAny>>, redirect_slashes: bool) -> Self {
+        Self { context: context.0.clone(), middleware, redirect_slashes, entries: Mutex::default() }
+    }
+
+    /// Registers an endpoint for methods (None: any) of a pattern.
+    ///
+    /// Raises `RouteError` if the pattern is malformed, a method is not a token, or another route answers the same.
+    #[pyo3(signature = (methods, pattern, endpoint, /))]
+    fn add(
+        &self,
+        py: Python<'_>,
+        methods: Option<Vec<String>>,
+        pattern: &str,
+        endpoint: &Bound<'_, Endpoint>,
+    ) -> PyResult<()> {
+        let pattern = self::pattern(py, pattern)?;
+        let methods = match methods {
+            None => Methods::any(),
+            Some(names) => {
+                let parse = |name: &String| {
+                    let not_a_token = |_| errors::route(py, format!("method {name:?} is not a token (RFC 9110 §9.1)"));
+                    Method::from_bytes(name.as_bytes()).map_err(not_a_token)
+                };
+                let list = names.iter().map(parse).collect::<PyResult<Vec<_>>>()?;
+                Methods::from_list(list).ok_or_else(|| errors::route(py, format!("route {pattern} has no method")))?
+            }
+        };
+        // Says at registration what the handler takes and the pattern lacks.
+        endpoint
+            .get()
+            .on_route(py, &pattern, "", 0, &Arc::from([]))
+            .map_err(|error| errors::route(py, error.value(py).to_string()))?;
+        let mut entries = self.lock();
+        entries
+            .table
+            .add(methods.clone(), pattern.clone(), ())
+            .map_err(|conflict| errors::route(py, conflict.to_string()))?;
+        entries.endpoints.push((methods, pattern, endpoint.clone().unbind()));
+        Ok(())
+    }
+
+    /// Has another application's routes answer everything below a prefix.
+    fn mount(&self, py: Python<'_>, prefix: &str, routes: &Bound<'_, Routes>) -> PyResult<()> {
+        let prefix = self::pattern(py, prefix)?;
+        if prefix.parameters().next().is_some() {
+            return Err(errors::route(py, format!("the prefix of a mount has no parameters, found {prefix}")));
+        }
+        self.lock().mounts.push((prefix, routes.clone().unbind()));
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for middleware in &self.middleware {
+            visit.call(middleware)?;
+        }
+        if let Ok(entries) = self.entries.try_lock() {
+            for (_, _, endpoint) in &entries.endpoints {
+                visit.call(endpoint)?;
+            }
+            for (_, routes) in &entries.mounts {
+                visit.call(routes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Routes {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handler of the whole application. `prefix` is where it is mounted; `outer` is the middleware around it.
+    ///
+    /// # Errors
+    /// `RouteError` for conflicts between mounts and routes.
+    pub(crate) fn build(
+        &self,
+        py: Python<'_>,
+        prefix: &str,
+        max_body_bytes: u64,
+        outer: &[Py<PyAny>],
+    ) -> PyResult<Arc<dyn Handler>> {
+        // 512 bytes of prefixes: applications that are mounted in a circle have no end of them.
+        if prefix.len() > 512 {
+            return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
+        }
+        let stages: Arc<[Py<PyAny>]> = outer.iter().chain(&self.middleware).map(|stage| stage.clone_ref(py)).collect();
+        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&stages));
+        let entries = self.lock();
+        for (methods, pattern, endpoint) in &entries.endpoints {
+            let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes, &stages)?;
+            router
+                .add(methods.clone(), pattern.clone(), Arc::new(Routed(callable)))
+                .map_err(|conflict| errors::route(py, conflict.to_string()))?;
+        }
+        for (mounted, routes) in &entries.mounts {
+            let below = format!("{}{}", prefix, mounted.to_string().trim_end_matches('/'));
+            let handler = routes.get().build(py, &below, max_body_bytes, &stages)?;
+            router.mount(mounted, handler).map_err(|conflict| errors::route(py, conflict.to_string()))?;
+        }
+        Ok(Arc::new(router))
+    }
+
+    /// How the router says no: through middleware and error handlers, where there are any for it.
+    fn refusal(&self, stages: &Arc<[Py<PyAny>]>) -> Refuse {
+        let (context, stages) = (self.context.clone(), stages.clone());
+        Arc::new(move |request, no| {
+            if stages.is_empty() && !context.answers(no.status().as_u16()) {
+                return no.into();
+            }
+            let callable = Python::attach(|py| Callable::refusing(py, &context, &stages, &no));
+            callable.answer_refused(request)
+        })
+    }
+}
+
+fn pattern(py: Python<'_>, pattern: &str) -> PyResult<Pattern> {
+    Pattern::parse(pattern).map_err(|error| errors::route(py, error.to_string()))
+}
+
+/// The (name, converter) pairs of a pattern.
+#[pyfunction]
+#[pyo3(signature = (pattern, /))]
+pub(crate) fn pattern_parameters(py: Python<'_>, pattern: &str) -> PyResult<Vec<(String, &'static str)>> {
+    let pattern = self::pattern(py, pattern)?;
+    Ok(pattern.parameters().map(|(name, converter)| (name.to_owned(), converter.name())).collect())
+}
+
+/// The pattern in the spelling `/users/{id:int}`.
+#[pyfunction]
+#[pyo3(signature = (pattern, /))]
+pub(crate) fn canonical_pattern(py: Python<'_>, pattern: &str) -> PyResult<String> {
+    Ok(self::pattern(py, pattern)?.to_string())
+}
+
+/// Builds the path of a pattern, percent-encoded.
+#[pyfunction]
+#[pyo3(signature = (pattern, params, /))]
+pub(crate) fn build_path(py: Python<'_>, pattern: &str, params: &Bound<'_, PyDict>) -> PyResult<String> {
+    let pattern = self::pattern(py, pattern)?;
+    let mut values = Vec::with_capacity(params.len());
+    for (name, value) in params.iter() {
+        values.push((name.extract::<String>()?, value.str()?.to_string()));
+    }
+    let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    pattern.build(&values).map_err(|error| PyValueError::new_err(error.to_string()))
+}

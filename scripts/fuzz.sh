@@ -1,0 +1,11 @@
+#!/bin/sh
+# Fuzzes every target for some seconds each. libFuzzer's flags are nightly's: RUSTC_BOOTSTRAP lets stable take them.
+set -eu
+cd "$(dirname "$0")/.."
+seconds=${1:-10}
+command -v cargo-fuzz >/dev/null || cargo install -q --locked cargo-fuzz
+export RUSTC_BOOTSTRAP=1
+for target in $(cargo fuzz list); do
+    echo "fuzz $target for $seconds s"
+    cargo fuzz run "$target" -- -max_total_time="$seconds" -print_final_stats=0 -verbosity=0
+done

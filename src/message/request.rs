@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, Method, Uri, Version, header};
+use http::{HeaderMap, Method, Uri, Version};
 
 use super::{Body, Exchange, Feature, Params};
 
@@ -72,14 +72,8 @@ impl Request {
         }
     }
 
-    /// Whether `feature` works for this very request: the carrier has it, and the client asked where it has to ask.
+    /// Whether `feature` works for this very request; see [`Exchange::works_for`].
     pub fn supports(&self, feature: Feature) -> bool {
-        self.exchange.supports(feature) && (feature != Feature::Trailers || self.accepts_trailers())
-    }
-
-    /// RFC 9110 §6.5.1: trailers may be discarded on the way unless the client says `TE: trailers`.
-    fn accepts_trailers(&self) -> bool {
-        let lines = self.headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
-        lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+        self.exchange.works_for(&self.headers, feature)
     }
 }

@@ -169,3 +169,18 @@ fn a_client_that_reads_slowly_gets_the_whole_answer() {
         assert!(client.rest().await.len() > 1 << 20);
     });
 }
+
+#[test]
+fn a_time_limit_beyond_the_end_of_time_is_none() {
+    run(async || {
+        let mut config = Config::default();
+        config.head_timeout = Duration::MAX;
+        let served = serve_with(config, hello);
+        let mut client = served.connect();
+
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+
+        assert!(client.answer().await.ends_with("Hello"));
+    });
+}

@@ -38,7 +38,10 @@ impl Patience {
             _ => *self.since.insert(now),
         };
         self.head = head;
-        let deadline = since + self.limit;
+        let Some(deadline) = since.checked_add(self.limit) else {
+            // A limit beyond the end of time is none.
+            return Poll::Pending;
+        };
         if deadline <= now {
             return Poll::Ready(());
         }

@@ -74,12 +74,12 @@ impl Request {
 
     /// Whether `feature` works for this very request: the carrier has it, and the client asked where it has to ask.
     pub fn supports(&self, feature: Feature) -> bool {
-        self.exchange.supports(feature) && (feature != Feature::Trailers || self.accepts_trailers())
+        self.exchange.supports(feature) && (feature != Feature::Trailers || accepts_trailers(&self.headers))
     }
+}
 
-    /// RFC 9110 §6.5.1: trailers may be discarded on the way unless the client says `TE: trailers`.
-    fn accepts_trailers(&self) -> bool {
-        let lines = self.headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
-        lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-    }
+/// Whether a client takes trailers. RFC 9110 §6.5.1: they may be discarded on the way unless it says `TE: trailers`.
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }

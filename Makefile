@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 10
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,10 @@ $(VENV)/.tools: requirements-dev.txt
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop -q --profile $(PROFILE)
+	@touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.tools requirements-bench.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
 setup: $(VENV)/.tools  ## make the virtual environment with the development tools
@@ -56,6 +60,9 @@ fmt: setup  ## format everything
 
 bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
 	scripts/bench.sh
+
+bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, with pytest-benchmark
+	$(BIN)/python -m pytest tests_py/bench/bench_starlette.py --benchmark-columns=median,iqr,ops,rounds $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -256,7 +256,7 @@ def test_a_handler_that_cancels_itself_ends_at_its_next_await(driver):
 
 
 @pytest.mark.parametrize("first", ["at once", "after a step"])
-def test_a_handler_that_is_cancelled_from_outside_is_answered_500(driver, first, capfd):
+def test_a_handler_that_is_cancelled_from_outside_is_answered_503(driver, first, capfd):
     tasks = []
 
     async def handler():
@@ -276,7 +276,7 @@ def test_a_handler_that_is_cancelled_from_outside_is_answered_500(driver, first,
         server.get("/cancel")
         return waiting.recv(100)
 
-    assert serve(driver, {"/": handler, "/cancel": cancels}, client).startswith(b"HTTP/1.1 500 ")
+    assert serve(driver, {"/": handler, "/cancel": cancels}, client).startswith(b"HTTP/1.1 503 ")
 
 
 # -- context variables --------------------------------------------------------------------------------------------

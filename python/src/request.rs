@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version, header};
 use httpy::{
     Body, Request,
-    message::{Exchange, Feature, Params, Peer},
+    message::{Exchange, Feature, Params, Peer, accepts_trailers},
 };
 use percent_encoding::percent_decode_str;
 use pyo3::{
@@ -391,6 +391,10 @@ impl PyRequest {
     /// Whether the protocol this request came by can do something.
     fn supports(&self, feature: &str) -> PyResult<bool> {
         match Feature::find(feature) {
+            Some(Feature::Trailers) => {
+                let carried = self.head.exchange.supports(Feature::Trailers);
+                Ok(carried && accepts_trailers(&self.head.headers))
+            }
             Some(feature) => Ok(self.head.exchange.supports(feature)),
             None => {
                 let known: Vec<_> = Feature::NAMES.iter().map(|(name, _)| *name).collect();

@@ -3,8 +3,6 @@
 //! A feature that the carrying protocol lacks is a no-op that says so, never an error. A carrier claims a feature only
 //! when it carries it: HTTP/1.1 claims trailers, and any protocol claims TLS where the connection has it.
 
-use http::{HeaderMap, header};
-
 /// Something a protocol may or may not carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -79,22 +77,11 @@ impl Exchange {
         Self { features }
     }
 
-    /// Whether the carrier of this request can do `feature`, whatever the client takes.
+    /// Whether the carrier of this request can do `feature`. Applications ask
+    /// [`Request::supports`](super::Request::supports), which also looks at what the client said.
     pub const fn supports(&self, feature: Feature) -> bool {
         self.features.has(feature)
     }
-
-    /// Whether `feature` works for the request with these `headers`: the carrier has it, and the client asked for it where it
-    /// has to ask.
-    pub fn works_for(&self, headers: &HeaderMap, feature: Feature) -> bool {
-        self.supports(feature) && (feature != Feature::Trailers || accepts_trailers(headers))
-    }
-}
-
-/// RFC 9110 §6.5.1: trailers may be discarded on the way unless the client says `TE: trailers`.
-fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Method, Uri, Version, header};
 
 use super::{Body, Exchange, Feature, Params};
 
@@ -72,8 +72,14 @@ impl Request {
         }
     }
 
-    /// Whether `feature` works for this very request; see [`Exchange::works_for`].
+    /// Whether `feature` works for this very request: the carrier has it, and the client asked where it has to ask.
     pub fn supports(&self, feature: Feature) -> bool {
-        self.exchange.works_for(&self.headers, feature)
+        self.exchange.supports(feature) && (feature != Feature::Trailers || accepts_trailers(&self.headers))
     }
+}
+
+/// Whether a client takes trailers. RFC 9110 §6.5.1: they may be discarded on the way unless it says `TE: trailers`.
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }

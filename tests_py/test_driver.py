@@ -129,6 +129,29 @@ def test_a_task_that_somebody_kept_is_not_used_for_the_next_request(driver):
     assert len(set(kept)) == 3
 
 
+@pytest.mark.parametrize("ends", ["at once", "later"])
+def test_a_task_that_somebody_kept_is_done_when_its_handler_is(driver, ends):
+    kept, called = [], []
+
+    async def handler():
+        kept.append(asyncio.current_task())
+        kept[0].add_done_callback(called.append)
+        if ends == "later":
+            await asyncio.sleep(0)
+        return ""
+
+    async def waits():
+        await asyncio.wait_for(asyncio.shield(kept[0]), PATIENCE_S)
+        return "waited"
+
+    def client(server):
+        server.get("/")
+        return server.get("/wait")
+
+    assert serve(driver, {"/": handler, "/wait": waits}, client) == "waited"
+    assert called == kept
+
+
 def test_there_is_no_current_task_outside_of_handlers(driver):
     async def handler():
         asyncio.get_running_loop().call_soon(lambda: seen.append(asyncio.current_task()))

@@ -10,6 +10,7 @@
 //! Rules:
 //! 1. A task is used again only if nothing of the last request can be seen through it: nobody holds a reference, its
 //!    context holds what it held, and it was not cancelled, renamed or given a callback. (It takes no attributes.)
+//!    Otherwise it ends, for whoever waits for it.
 //! 2. A waiting task is not in `asyncio.all_tasks()`: what cancels all tasks and waits for them (`asyncio.run`) would
 //!    wait for ever for one that nobody steps.
 //! 3. Where this does not work (uvloop, another task is current), the handler gets a task the ordinary way.
@@ -76,9 +77,11 @@ impl EventLoop {
         };
         // Its frame may hold the last reference to something of the request's.
         drop(coroutine);
-        spare.hide(py, parts)?;
         if is_whole && self.with_home(|home| spare.is_untouched(py, &home.context))? {
+            spare.hide(py, parts)?;
             self.keep_spare(spare);
+        } else {
+            spare.end(py);
         }
         Ok(Stepped::Ended(ended))
     }
@@ -145,6 +148,13 @@ impl Spare {
             vectorcall(py, &parts.unregister_task, &[self.task.bind(py).clone()], None)?;
         }
         Ok(())
+    }
+
+    /// Ends it, as its handler has ended: whoever kept it finds it done, and its callbacks are called.
+    fn end(&self, py: Python<'_>) {
+        if let Err(error) = vectorcall(py, &self.step, &[], None) {
+            error.write_unraisable(py, Some(self.task.bind(py)));
+        }
     }
 
     fn is_untouched(&self, py: Python<'_>, base: &Py<PyAny>) -> PyResult<bool> {

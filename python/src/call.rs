@@ -224,8 +224,9 @@ impl Callable {
     }
 
     /// Answers a request that was refused. Its content is not read.
-    pub(crate) fn answer_refused(self: &Arc<Self>, request: Request) -> Reply {
-        self.run(Request { body: Body::Empty, ..request }, Bytes::new())
+    pub(crate) fn answer_refused(self: &Arc<Self>, mut request: Request) -> Reply {
+        request.body = Body::Empty;
+        self.run(request, Bytes::new())
     }
 
     /// Calls the function with what it takes of a request object.

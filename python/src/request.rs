@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version, header};
 use httpy::{
     Body, Request,
-    message::{Exchange, Feature, Params, Peer, accepts_trailers},
+    message::{Exchange, Feature, Params, Parts, Peer, accepts_trailers},
 };
 use percent_encoding::percent_decode_str;
 use pyo3::{
@@ -50,7 +50,7 @@ pub(crate) struct Matched {
 
 /// Takes a request apart.
 pub(crate) fn split(request: Request) -> (Head, Params, Body) {
-    let Request { method, uri, version, headers, body, peer, exchange, params, root_len } = request;
+    let Parts { method, uri, version, headers, body, peer, exchange, params, root_len } = request.into_parts();
     (Head { method, uri, version, headers, peer, exchange, root_len }, params, body)
 }
 

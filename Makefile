@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 10
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,10 @@ $(VENV)/.tools: requirements-dev.txt
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop -q --profile $(PROFILE)
+	@touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.tools requirements-bench.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
 setup: $(VENV)/.tools  ## make the virtual environment with the development tools
@@ -44,18 +48,21 @@ lint: build  ## check format, types, stubs and style, warnings are errors
 	cargo fmt --all --check
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --document-private-items
-	$(BIN)/ruff check -q python tests_py examples
-	$(BIN)/ruff format -q --check python tests_py examples
+	$(BIN)/ruff check -q python tests_py examples benches scripts
+	$(BIN)/ruff format -q --check python tests_py examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
 
 fmt: setup  ## format everything
 	cargo fmt --all
-	$(BIN)/ruff check -q --fix python tests_py examples
-	$(BIN)/ruff format -q python tests_py examples
+	$(BIN)/ruff check -q --fix python tests_py examples benches scripts
+	$(BIN)/ruff format -q python tests_py examples benches scripts
 
 bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
 	scripts/bench.sh
+
+bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, with pytest-benchmark
+	$(BIN)/python -m pytest tests_py/bench/bench_starlette.py --benchmark-columns=median,iqr,ops,rounds $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)

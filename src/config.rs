@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Longest request target in bytes; longer is 414. 8 KiB: RFC 9110 §4.1 asks for at least 8000 octets.
+    /// Longest request target in bytes; longer is 414 (431 where the target alone is larger than a head may be). 8 KiB: RFC
+    /// 9110 §4.1 asks for at least 8000 octets.
     pub max_target_bytes: usize,
     /// Largest field section (request line included) in bytes; larger is 431. 64 KiB.
     pub max_head_bytes: usize,
@@ -14,7 +15,8 @@ pub struct Config {
     pub max_fields: usize,
     /// Largest request body in bytes a handler may be given; larger is 413. 16 MiB.
     pub max_body_bytes: u64,
-    /// Longest wait for a complete request head, from its first byte or from accept. 10 s; later is 408 or a close.
+    /// Longest wait for a complete request head, from accept or from the end of the previous response. 10 s. Later is a
+    /// close, with a 408 before it if a part of the head has come. As long may unread content take to be discarded.
     pub head_timeout: Duration,
     /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
     pub grace: Duration,

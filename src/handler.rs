@@ -97,7 +97,7 @@ impl Stack {
     /// and with it other requests on the same connection.
     pub fn answer(&self, request: Request) -> Guarded {
         let reply = catch_unwind(AssertUnwindSafe(|| self.call(request)));
-        Guarded { reply: reply.unwrap_or_else(|_| Reply::Now(internal_error())) }
+        Guarded::new(reply.unwrap_or_else(|_| Reply::Now(internal_error())))
     }
 }
 
@@ -132,6 +132,13 @@ pub struct Guarded {
     reply: Reply,
 }
 
+impl Guarded {
+    /// Contains the panics of `reply`.
+    pub fn new(reply: Reply) -> Self {
+        Self { reply }
+    }
+}
+
 impl Future for Guarded {
     type Output = Response;
 
@@ -140,7 +147,9 @@ impl Future for Guarded {
         match catch_unwind(AssertUnwindSafe(|| Pin::new(reply).poll(cx))) {
             Ok(poll) => poll,
             Err(_) => {
-                self.reply = Reply::Now(Response::default());
+                // What is left of the future may panic again as it is dropped.
+                let broken = std::mem::replace(&mut self.reply, Reply::Now(Response::default()));
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
                 Poll::Ready(internal_error())
             }
         }

@@ -1,17 +1,24 @@
 //! Walk 2/10. Before: listen/tcp.rs. After: listen/tls.rs.
 //!
-//! Connection management: accepts, gives every connection a task, and drains. Names no protocol.
+//! Connection management: accepts, gives every connection a task, drains, and cuts off. Names no protocol.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    task::{JoinSet, spawn_local},
+    task::{AbortHandle, JoinSet, spawn_local},
     time::{sleep, timeout},
 };
 
 use crate::{
     config::Config,
-    conn::{Cx, Drain, Listener, Protocol},
+    conn::{Cx, Drain, Incoming, Listener, Protocol},
     handler::Stack,
     message::Stream,
 };
@@ -20,10 +27,14 @@ use crate::{
 /// server at its limit waits for connections to end instead of spinning. 50 ms.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// A running server on the current thread's runtime.
+/// How long cutting off may take. Aborted tasks are dropped as soon as the runtime gets to them; 1 s is for a bug.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// A running server on the current thread's runtime. Dropping it cuts every connection off.
 pub struct Server {
     drain: Drain,
     accepting: JoinSet<()>,
+    open: Rc<Open>,
 }
 
 impl Server {
@@ -35,12 +46,19 @@ impl Server {
         config: Arc<Config>,
     ) -> Self {
         let drain = Drain::default();
+        let open = Rc::new(Open::default());
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let (protocol, stack, config) = (protocol.clone(), stack.clone(), config.clone());
-            accepting.spawn_local(accept(listener, protocol, stack, config, drain.clone()));
+            let connections = Connections {
+                protocol: protocol.clone(),
+                stack: stack.clone(),
+                config: config.clone(),
+                drain: drain.clone(),
+                open: open.clone(),
+            };
+            accepting.spawn_local(accept(listener, connections));
         }
-        Self { drain, accepting }
+        Self { drain, accepting, open }
     }
 
     /// A handle that can start the drain from elsewhere.
@@ -48,48 +66,98 @@ impl Server {
         self.drain.clone()
     }
 
-    /// Stops accepting, tells connections to finish, and waits for them, at most `grace`. Returns how many
-    /// connections were still open and were cut off.
+    /// Stops accepting, tells connections to finish, and waits for them, at most `grace`. Connections that are still
+    /// open then are cut off: their tasks are dropped, and with them their handlers. Returns how many these were.
     pub async fn stop(mut self, grace: Duration) -> usize {
-        self.accepting.abort_all();
-        while self.accepting.join_next().await.is_some() {}
+        self.accepting.shutdown().await;
         self.drain.start();
-        match timeout(grace, self.drain.finished()).await {
-            Ok(()) => 0,
-            Err(_) => self.drain.open(),
+        if timeout(grace, self.drain.finished()).await.is_ok() {
+            return 0;
+        }
+        let cut_off = self.drain.open();
+        self.open.abort();
+        if timeout(CUT_OFF, self.drain.finished()).await.is_err() {
+            tracing::error!(kind = "bug", left = self.drain.open(), "connections outlived their tasks");
+        }
+        cut_off
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.open.abort();
+    }
+}
+
+async fn accept(listener: Box<dyn Listener>, connections: Connections) {
+    loop {
+        match listener.accept().await {
+            Ok(incoming) => connections.serve(incoming),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, address = listener.address(), "accept failed");
+                sleep(ACCEPT_REST).await;
+            }
         }
     }
 }
 
-async fn accept(
-    listener: Box<dyn Listener>,
+/// Errors of the connection that was about to be accepted, not of the listener.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// What makes an accepted connection a served one.
+struct Connections {
     protocol: Rc<dyn Protocol<Stream>>,
     stack: Stack,
     config: Arc<Config>,
     drain: Drain,
-) {
-    loop {
-        let incoming = match listener.accept().await {
-            Ok(incoming) => incoming,
-            Err(error) if is_about_one_connection(&error) => continue,
-            Err(error) => {
-                tracing::error!(%error, address = listener.address(), "accept failed");
-                sleep(ACCEPT_REST).await;
-                continue;
-            }
-        };
-        let cx = Cx { stack: stack.clone(), config: config.clone(), signal: drain.signal() };
-        let protocol = protocol.clone();
-        spawn_local(async move {
-            if let Ok(connection) = incoming.handshake.await {
+    open: Rc<Open>,
+}
+
+impl Connections {
+    fn serve(&self, incoming: Incoming) {
+        let cx = Cx { stack: self.stack.clone(), config: self.config.clone(), signal: self.drain.signal() };
+        let protocol = self.protocol.clone();
+        let place = Place { open: self.open.clone(), number: self.open.next.get() };
+        self.open.next.set(place.number + 1);
+        let number = place.number;
+        let task = spawn_local(async move {
+            let _place = place;
+            // A client that does not finish its handshake (TLS, PROXY) is as slow as one that does not finish its head.
+            if let Ok(Ok(connection)) = timeout(cx.config.head_timeout, incoming.handshake).await {
                 protocol.serve(connection, cx).await;
             }
         });
+        self.open.tasks.borrow_mut().insert(number, task.abort_handle());
     }
 }
 
-/// Errors of the connection that was about to be accepted, not of the listener.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+/// The tasks of open connections, so that they can be cut off.
+#[derive(Default)]
+struct Open {
+    next: Cell<u64>,
+    tasks: RefCell<HashMap<u64, AbortHandle>>,
+}
+
+impl Open {
+    fn abort(&self) {
+        for task in self.tasks.take().into_values() {
+            task.abort();
+        }
+    }
+}
+
+/// A connection's place among the open ones; given up when its task ends, however it ends.
+struct Place {
+    open: Rc<Open>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.tasks.borrow_mut().remove(&self.number);
+    }
 }

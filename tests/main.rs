@@ -1,1 +1,6 @@
 //! The Rust tests, one binary.
+
+mod architecture;
+mod h1;
+mod plug_in;
+mod support;

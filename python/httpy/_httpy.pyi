@@ -1,7 +1,9 @@
 """The native half of HTTPy. Everything public here is re-exported by `httpy`."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Union, final
+
+from typing_extensions import Self
 
 # -- data ---------------------------------------------------------------------------------------------------------
 
@@ -41,6 +43,7 @@ class MutableHeaders:
 @final
 class Request:
     """A request (read-only, filled lazily)."""
+
     method: str
     path: str
     raw_path: bytes
@@ -75,6 +78,7 @@ class Request:
 
 class Response:
     """A response. Subclasses add ways to make one."""
+
     status: int
     headers: MutableHeaders
     body: bytes
@@ -87,7 +91,7 @@ class Response:
         *,
         media_type: str | None = None,
         background: Callable[[], Any] | None = None,
-    ) -> Response: ...
+    ) -> Self: ...
     def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None: ...
     def delete_cookie(self, name: str, **attributes: Any) -> None: ...
 
@@ -125,6 +129,7 @@ class Endpoint:
         stream: bool = False,
         max_body_bytes: int | None = None,
         label: str = "",
+        middleware: Sequence[Any] = (),
     ) -> Endpoint: ...
 
 @final
@@ -167,7 +172,6 @@ def canonical_pattern(pattern: str, /) -> str:
 class Selector:
     """The selector of the `selector` driver."""
     def __new__(cls) -> Selector: ...
-    def attach(self, event_loop: Any, /) -> None: ...
 
 @final
 class Core:
@@ -176,6 +180,7 @@ class Core:
     def bind(self, host: str, port: int, /) -> int: ...
     def start(self, selector: Selector | None, event_loop: Any, /) -> None: ...
     def stop(self, grace: float | None, done: Callable[[int], None], /) -> None: ...
+    def close(self) -> None: ...
 
 def defaults() -> dict[str, Any]:
     """Every configuration value with its default."""

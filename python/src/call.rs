@@ -3,35 +3,30 @@
 //! A Python function as a handler of the server: the content is awaited, the function is called where its kind says,
 //! and what it returns or raises becomes a response.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, message::text, route::Pattern};
-use pyo3::{PyTraverseError, PyVisit, ffi, intern, prelude::*, types::PyString};
+use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, route::Pattern};
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::PyException,
+    intern,
+    prelude::*,
+    types::{PyDict, PyString},
+};
 
 use crate::{
     context::{Context, PyContext},
-    driver::{self, EventLoop, Finished, Seat, Slot, Stepped},
+    driver::{self, Kind, Then, Visit, Watch, is_awaitable},
     errors, fields, json,
     onward::Onward,
     outgoing,
     plan::{self, Described, Plan, Unfit},
     request::{PyRequest, split},
     response::{self, Background},
-    threads,
+    threads::Pool,
 };
-
-/// How a handler is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `def` with `inline=True`: on the loop's thread.
-    Inline,
-    /// `async def`: on the loop.
-    Async,
-    /// `def`: on a pool thread.
-    Pooled,
-}
 
 /// A Python function and how to call it.
 #[pyclass(frozen, module = "httpy._httpy")]
@@ -43,12 +38,14 @@ pub(crate) struct Endpoint {
     max_body_bytes: Option<u64>,
     label: String,
     context: Arc<Context>,
+    /// Python middleware of this route alone, outermost first; it comes inside the application's.
+    middleware: Vec<Py<PyAny>>,
 }
 
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new()))]
+    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new(), middleware=Vec::new()))]
     #[allow(clippy::too_many_arguments)] // Keywords of a constructor.
     fn new(
         py: Python<'_>,
@@ -61,6 +58,7 @@ impl Endpoint {
         stream: bool,
         max_body_bytes: Option<u64>,
         label: String,
+        middleware: Vec<Py<PyAny>>,
     ) -> PyResult<Self> {
         let kind = match kind {
             "inline" => Kind::Inline,
@@ -77,6 +75,7 @@ impl Endpoint {
             max_body_bytes,
             label,
             context: context.0.clone(),
+            middleware,
         })
     }
 
@@ -85,6 +84,9 @@ impl Endpoint {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for stage in &self.middleware {
+            visit.call(stage)?;
+        }
         visit.call(&self.plan.function)
     }
 }
@@ -103,6 +105,10 @@ impl Endpoint {
         stages: &Arc<[Py<PyAny>]>,
     ) -> PyResult<Arc<Callable>> {
         let plan = self.plan.on_route(py, pattern, prefix)?;
+        let stages = match &*self.middleware {
+            [] => stages.clone(),
+            own => stages.iter().chain(own).map(|stage| stage.clone_ref(py)).collect(),
+        };
         Ok(Arc::new(Callable {
             needs_request: plan.needs_request() || self.stream || !stages.is_empty(),
             plan: Arc::new(plan),
@@ -112,7 +118,7 @@ impl Endpoint {
             max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
             label: self.label.clone(),
             context: self.context.clone(),
-            stages: stages.clone(),
+            stages,
             refused: None,
         }))
     }
@@ -147,13 +153,6 @@ struct Asked {
     raw: Option<Request>,
     content: Bytes,
     object: Option<Py<PyRequest>>,
-}
-
-/// What is to be done with the outcome of a call.
-enum Next<'py> {
-    Send(Response),
-    /// The application's error handler is a coroutine.
-    Await(Bound<'py, PyAny>),
 }
 
 /// Handler as the router holds it.
@@ -198,19 +197,8 @@ impl Callable {
     fn run(self: &Arc<Self>, request: Request, content: Bytes) -> Reply {
         // Middleware is asynchronous, whatever it leads to.
         let kind = if self.stages.is_empty() { self.kind } else { Kind::Async };
-        match (kind, driver::seat()) {
-            (Kind::Inline | Kind::Async, Some(Seat::Here(event_loop))) => {
-                #[cfg(unix)]
-                driver::pause();
-                Python::attach(|py| {
-                    let reply = self.run_here(py, &event_loop, request, content);
-                    event_loop.after_python(py);
-                    reply
-                })
-            }
-            (Kind::Pooled, Some(_)) => self.run_pooled(request, content),
-            (_, None) => text(StatusCode::SERVICE_UNAVAILABLE, "This server has no event loop").into(),
-        }
+        let asked = Asked { raw: Some(request), content, object: None };
+        driver::run(kind, Through { callable: self.clone(), asked, may_handle: true })
     }
 
     /// What answers in the name of the router, for an application with middleware or error handlers of its own.
@@ -236,119 +224,22 @@ impl Callable {
     }
 
     /// Answers a request that was refused. Its content is not read.
-    pub(crate) fn answer_refused(self: &Arc<Self>, request: Request) -> Reply {
-        self.run(Request { body: Body::Empty, ..request }, Bytes::new())
-    }
-
-    /// Runs the function on this thread, which is the loop's.
-    fn run_here(
-        self: &Arc<Self>,
-        py: Python<'_>,
-        event_loop: &Rc<EventLoop>,
-        request: Request,
-        content: Bytes,
-    ) -> Reply {
-        let mut asked = Asked { raw: Some(request), content, object: None };
-        let called = self.invoke(py, &mut asked);
-        self.follow(py, event_loop, &mut asked, called, true)
-    }
-
-    /// Follows an outcome to its response, awaiting what has to be awaited.
-    fn follow(
-        self: &Arc<Self>,
-        py: Python<'_>,
-        event_loop: &Rc<EventLoop>,
-        asked: &mut Asked,
-        called: Result<Bound<'_, PyAny>, Unfit>,
-        mut may_handle: bool,
-    ) -> Reply {
-        let mut outcome = called;
-        loop {
-            let ended = match outcome {
-                Ok(value) if is_coroutine(&value) => match event_loop.step(py, value) {
-                    Ok(Stepped::Ended(ended)) => ended.map(|value| value.into_bound(py)).map_err(Unfit::Error),
-                    Ok(Stepped::Suspended(trampoline, task)) => {
-                        let (slot, waiting) = Slot::new(Some(task));
-                        if let Some(request) = &asked.object {
-                            request.get().set_slot(slot.clone());
-                        }
-                        let callable = self.clone();
-                        let mut asked = std::mem::take(asked);
-                        let finish = move |py: Python<'_>, ended: PyResult<Py<PyAny>>| {
-                            let ended = ended.map(|value| value.into_bound(py)).map_err(Unfit::Error);
-                            let next = callable.settle(py, &mut asked, ended, may_handle);
-                            may_handle = false;
-                            match next {
-                                Next::Send(response) => Finished::Answer(hand_over(py, response)),
-                                Next::Await(coroutine) => Finished::Continue(coroutine.unbind()),
-                            }
-                        };
-                        trampoline.get().finish_into(slot, Box::new(finish));
-                        return Reply::later(waiting);
-                    }
-                    Err(error) => Err(Unfit::Error(error)),
-                },
-                other => other,
-            };
-            match self.settle(py, asked, ended, may_handle) {
-                Next::Send(response) => return Reply::Now(hand_over(py, response)),
-                Next::Await(coroutine) => outcome = Ok(coroutine),
-            }
-            may_handle = false;
-        }
-    }
-
-    /// Runs the function on a pool thread.
-    fn run_pooled(self: &Arc<Self>, request: Request, content: Bytes) -> Reply {
-        let callable = self.clone();
-        let (slot, waiting) = Slot::<Left>::new(None);
-        let filled = slot.clone();
-        threads::submit(Box::new(move |py| {
-            let mut asked = Asked { raw: Some(request), content, object: None };
-            let called = callable.invoke(py, &mut asked);
-            let left = match called {
-                // A `def` that returns a coroutine has it awaited, on the loop.
-                Ok(value) if is_coroutine(&value) => Left::Await(Box::new((callable, asked, value.unbind(), true))),
-                called => match callable.settle(py, &mut asked, called, true) {
-                    Next::Send(response) => Left::Response(hand_over(py, response)),
-                    Next::Await(coroutine) => Left::Await(Box::new((callable, asked, coroutine.unbind(), false))),
-                },
-            };
-            if let Some(waker) = filled.fill(left) {
-                waker.wake();
-            }
-        }));
-        Reply::later(async move {
-            match waiting.await {
-                Left::Response(response) => response,
-                Left::Await(rest) => {
-                    let (callable, mut asked, coroutine, may_handle) = *rest;
-                    let reply = match driver::seat() {
-                        Some(Seat::Here(event_loop)) => Python::attach(|py| {
-                            let called = Ok(coroutine.into_bound(py));
-                            let reply = callable.follow(py, &event_loop, &mut asked, called, may_handle);
-                            event_loop.after_python(py);
-                            reply
-                        }),
-                        None => internal_error().into(),
-                    };
-                    reply.await
-                }
-            }
-        })
+    pub(crate) fn answer_refused(self: &Arc<Self>, mut request: Request) -> Reply {
+        request.body = Body::Empty;
+        self.run(request, Bytes::new())
     }
 
     /// Calls the function with what it takes of a request object.
-    pub(crate) fn call_function<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
-        let Some(refused) = &self.refused else { return self.plan.call(request) };
+    pub(crate) fn call_function<'py>(&self, request: &Bound<'py, PyRequest>) -> PyResult<Bound<'py, PyAny>> {
         let py = request.py();
+        let Some(refused) = &self.refused else { return fit(py, self.plan.call(request)) };
         let error = errors::http(py, refused.status.as_u16(), &refused.detail);
         if let Some(allow) = &refused.allow {
-            let headers = pyo3::types::PyDict::new(py);
+            let headers = PyDict::new(py);
             headers.set_item("Allow", fields::value_text(allow))?;
             error.value(py).setattr("headers", headers)?;
         }
-        Err(error.into())
+        Err(error)
     }
 
     /// Whether the function runs on a pool thread.
@@ -361,18 +252,17 @@ impl Callable {
     pub(crate) fn settle_inside<'py>(
         &self,
         request: &Bound<'py, PyRequest>,
-        outcome: Result<Bound<'py, PyAny>, Unfit>,
+        outcome: PyResult<Bound<'py, PyAny>>,
         may_handle: bool,
     ) -> PyResult<Inside<'py>> {
         let py = request.py();
         let error = match outcome {
             Ok(value) => return Ok(Inside::Response(response::to_object(py, &value, self.status)?)),
-            Err(Unfit::Request(misfits)) => errors::http_with(py, 422, plan::detail(py, misfits)?.as_any()),
-            Err(Unfit::Error(error)) => error,
+            Err(error) => error,
         };
         if may_handle && let Some(on_error) = self.context.on_error() {
-            let value = on_error.bind(py).call1((request, error.value(py)))?;
-            if is_coroutine(&value) {
+            let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
+            if is_awaitable(&value) {
                 return Ok(Inside::Await(value));
             }
             return Ok(Inside::Response(response::to_object(py, &value, self.status)?));
@@ -383,58 +273,52 @@ impl Callable {
         Err(error)
     }
 
-    /// Calls the function with what it takes.
-    fn invoke<'py>(self: &Arc<Self>, py: Python<'py>, asked: &mut Asked) -> Result<Bound<'py, PyAny>, Unfit> {
+    /// Calls the function with what it takes, or the first stage around it.
+    fn invoke<'py>(
+        self: &Arc<Self>,
+        py: Python<'py>,
+        pool: &Arc<Pool>,
+        asked: &mut Asked,
+    ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(request) = asked.raw.as_ref().filter(|_| !self.needs_request) {
-            return self.plan.call_without_request(py, request);
+            return fit(py, self.plan.call_without_request(py, request));
         }
         let request = self.object(py, asked)?;
         match self.stages.first() {
-            Some(first) => Ok(Onward::enter(self, first, &request)?),
+            Some(first) => Onward::enter(self, pool, first, &request),
             None => self.call_function(&request),
         }
     }
 
     /// Decides what becomes of an outcome: a response, or the application's own answer to an error.
-    fn settle<'py>(
-        &self,
-        py: Python<'py>,
-        asked: &mut Asked,
-        outcome: Result<Bound<'py, PyAny>, Unfit>,
-        may_handle: bool,
-    ) -> Next<'py> {
-        let error = match outcome {
-            Ok(value) => match response::from_value(py, &value, self.status) {
-                Ok(response) => return Next::Send(response),
-                Err(error) => error,
-            },
-            Err(Unfit::Error(error)) => error,
-            Err(Unfit::Request(misfits)) => match plan::detail(py, misfits) {
-                Ok(detail) => errors::http_with(py, 422, detail.as_any()),
-                Err(error) => error,
-            },
+    fn settle(&self, py: Python<'_>, asked: &mut Asked, outcome: PyResult<Py<PyAny>>, may_handle: bool) -> Then {
+        let responded = outcome.and_then(|value| response::from_value(py, value.bind(py), self.status));
+        let error = match responded {
+            Ok(response) => return Then::Answer(hand_over(py, response)),
+            Err(error) => error,
         };
+        if !error.is_instance_of::<PyException>(py) {
+            // Cancelled: by the client, who is gone, or by a server that stops. Nobody's failure.
+            let mut response = httpy::route::refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Then::Answer(response);
+        }
         let answered = match self.context.on_error().filter(|_| may_handle) {
             Some(on_error) => self.answered(py, on_error, asked, error),
             None => Err(error),
         };
-        answered.unwrap_or_else(|error| Next::Send(self.failed(py, asked, &error)))
+        answered.unwrap_or_else(|error| Then::Answer(self.failed(py, asked, &error)))
     }
 
     /// The application's own answer to an error.
-    fn answered<'py>(
-        &self,
-        py: Python<'py>,
-        on_error: &Py<PyAny>,
-        asked: &mut Asked,
-        error: PyErr,
-    ) -> PyResult<Next<'py>> {
+    fn answered(&self, py: Python<'_>, on_error: &Py<PyAny>, asked: &mut Asked, error: PyErr) -> PyResult<Then> {
         let request = self.object(py, asked)?;
-        let value = on_error.bind(py).call1((request, error.value(py)))?;
-        if is_coroutine(&value) {
-            return Ok(Next::Await(value));
+        let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
+        if is_awaitable(&value) {
+            return Ok(Then::Await(value.unbind()));
         }
-        response::from_value(py, &value, self.status).map(Next::Send)
+        let response = response::from_value(py, &value, self.status)?;
+        Ok(Then::Answer(hand_over(py, response)))
     }
 
     /// The request object, made now if nobody asked for it before.
@@ -474,11 +358,40 @@ pub(crate) enum Inside<'py> {
     Await(Bound<'py, PyAny>),
 }
 
-/// What a pool thread leaves for the runtime.
-enum Left {
-    Response(Response),
-    /// Something to await on the loop first; whether its error may be handled by the application.
-    Await(Box<(Arc<Callable>, Asked, Py<PyAny>, bool)>),
+/// One request's way to a function and back.
+struct Through {
+    callable: Arc<Callable>,
+    asked: Asked,
+    /// Whether the application may still answer an error: its own answer's error is not handled again.
+    may_handle: bool,
+}
+
+impl Visit for Through {
+    fn call(&mut self, py: Python<'_>, pool: &Arc<Pool>) -> PyResult<Py<PyAny>> {
+        self.callable.invoke(py, pool, &mut self.asked).map(Bound::unbind)
+    }
+
+    fn respond(&mut self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Then {
+        let may_handle = std::mem::take(&mut self.may_handle);
+        self.callable.settle(py, &mut self.asked, ended, may_handle)
+    }
+
+    fn will_wait(&mut self, watch: Watch) {
+        if let Some(request) = &self.asked.object {
+            request.get().set_watch(watch);
+        }
+    }
+}
+
+/// What does not fit the function is an `HTTPError` 422.
+fn fit<'py>(py: Python<'py>, called: Result<Bound<'py, PyAny>, Unfit>) -> PyResult<Bound<'py, PyAny>> {
+    called.map_err(|unfit| match unfit {
+        Unfit::Error(error) => error,
+        Unfit::Request(misfits) => match plan::detail(py, misfits) {
+            Ok(detail) => errors::http_with(py, 422, detail.as_any()),
+            Err(error) => error,
+        },
+    })
 }
 
 /// A response leaves Python: what is to run after it is arranged.
@@ -530,30 +443,12 @@ pub(crate) fn internal_error() -> Response {
 pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyErr) {
     let log = || -> PyResult<()> {
         let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
-        let kwargs = pyo3::types::PyDict::new(py);
-        kwargs.set_item("exc_info", error.value(py))?;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("exc_info", errors::raised(py, error))?;
         logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
         Ok(())
     };
     if let Err(error) = log() {
         error.write_unraisable(py, None);
     }
-}
-
-/// Whether a value is to be awaited. The exact type first: it is what `async def` makes.
-pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
-    let py = value.py();
-    // SAFETY: `value` is a live object.
-    let kind = unsafe { ffi::Py_TYPE(value.as_ptr()) } as usize;
-    if kind == crate::coroutine_type(py) {
-        return true;
-    }
-    // What handlers commonly return is none; and what can be awaited is no valid answer anyway.
-    if value.is_instance_of::<PyString>()
-        || value.is_instance_of::<pyo3::types::PyDict>()
-        || value.is_instance_of::<response::PyResponse>()
-    {
-        return false;
-    }
-    value.hasattr(intern!(py, "__await__")).unwrap_or(false)
 }

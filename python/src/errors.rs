@@ -2,7 +2,7 @@
 //!
 //! The exceptions themselves are Python classes in `httpy/errors.py`.
 
-use pyo3::{prelude::*, sync::PyOnceLock, types::PyType};
+use pyo3::{exceptions::PyBaseException, prelude::*, sync::PyOnceLock, types::PyType};
 
 static CLASSES: PyOnceLock<Classes> = PyOnceLock::new();
 
@@ -71,6 +71,11 @@ pub(crate) fn http_with(py: Python<'_>, status: u16, detail: &Bound<'_, PyAny>) 
 /// Whether an exception is an `HTTPError`.
 pub(crate) fn is_http(py: Python<'_>, error: &PyErr) -> bool {
     classes(py).is_ok_and(|classes| error.is_instance(py, classes.http_error.bind(py)))
+}
+
+/// The exception with its traceback, as `except` would have it: until 3.12, Python keeps the two apart until then.
+pub(crate) fn raised<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
+    error.clone_ref(py).into_value(py).into_bound(py)
 }
 
 /// An error of the core, as Python raises it.

@@ -21,21 +21,12 @@ mod server;
 mod symbols;
 mod threads;
 
-use pyo3::{ffi, prelude::*, sync::PyOnceLock};
+use pyo3::{prelude::*, sync::PyOnceLock};
 
 /// Stands for "no default" in a parameter.
 pub(crate) fn required(py: Python<'_>) -> PyResult<&'static Py<PyAny>> {
     static REQUIRED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     REQUIRED.get_or_try_init(py, || Ok(py.import("builtins")?.getattr("object")?.call0()?.unbind()))
-}
-
-/// The address of the type of what `async def` makes. 0 if it can't be had, which is the address of no type.
-pub(crate) fn coroutine_type(py: Python<'_>) -> usize {
-    static COROUTINE: PyOnceLock<usize> = PyOnceLock::new();
-    *COROUTINE.get_or_init(py, || {
-        let found = py.import("types").and_then(|types| types.getattr("CoroutineType"));
-        found.map_or(0, |kind| kind.as_ptr().cast::<ffi::PyTypeObject>() as usize)
-    })
 }
 
 /// Native half of HTTPy.

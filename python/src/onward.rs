@@ -13,18 +13,18 @@ use pyo3::{
 };
 
 use crate::{
-    call::{Callable, Inside, is_coroutine},
-    driver::{Sent, send, stopped},
-    plan::Unfit,
+    call::{Callable, Inside},
+    driver::{Sent, is_awaitable, run_in_copy, send, went},
     request::PyRequest,
     response::{self, PyResponse},
-    threads,
+    threads::Pool,
 };
 
 /// What middleware calls to go on.
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Next {
     callable: Arc<Callable>,
+    pool: Arc<Pool>,
     /// Which stage is next; one past the last is the function.
     index: usize,
 }
@@ -33,7 +33,13 @@ pub(crate) struct Next {
 impl Next {
     /// Goes on with the request; awaiting what is returned gives the response.
     fn __call__(&self, request: Py<PyRequest>) -> Onward {
-        Onward { callable: self.callable.clone(), index: self.index, request, state: Mutex::new(State::Fresh) }
+        Onward {
+            callable: self.callable.clone(),
+            pool: self.pool.clone(),
+            index: self.index,
+            request,
+            state: Mutex::new(State::Fresh),
+        }
     }
 }
 
@@ -41,6 +47,7 @@ impl Next {
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Onward {
     callable: Arc<Callable>,
+    pool: Arc<Pool>,
     index: usize,
     request: Py<PyRequest>,
     state: Mutex<State>,
@@ -66,8 +73,13 @@ impl Onward {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = std::mem::replace(&mut *self.lock(), State::Done);
         match state {
+            // An iterator of a future, which is no coroutine by itself.
+            State::Fresh if self.is_innermost() && self.callable.is_pooled() => {
+                let outcome = self.start_pooled(py)?;
+                self.advance(py, outcome, true)
+            }
             State::Fresh => match self.start(py) {
-                Ok(value) if is_coroutine(&value) => self.advance(py, value, true),
+                Ok(value) if is_awaitable(&value) => self.advance(py, value, true),
                 ended => self.ended(py, ended, true),
             },
             State::Awaiting(coroutine, may_handle) => self.advance(py, coroutine.into_bound(py), may_handle),
@@ -94,11 +106,7 @@ impl Onward {
             (None, None) => coroutine.call_method1(intern!(py, "throw"), (error,)),
             (value, traceback) => coroutine.call_method1(intern!(py, "throw"), (error, value, traceback)),
         };
-        let sent = match thrown {
-            Ok(yielded) => Sent::Yielded(yielded),
-            Err(error) => stopped(py, error),
-        };
-        self.went(py, sent, coroutine, may_handle)
+        self.advanced(py, went(py, thrown), coroutine, may_handle)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
@@ -122,10 +130,11 @@ impl Onward {
     /// Enters a chain: calls its first stage.
     pub(crate) fn enter<'py>(
         callable: &Arc<Callable>,
+        pool: &Arc<Pool>,
         first: &Py<PyAny>,
         request: &Bound<'py, PyRequest>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        first.bind(request.py()).call1((request, Next { callable: callable.clone(), index: 1 }))
+        first.bind(request.py()).call1((request, Next { callable: callable.clone(), pool: pool.clone(), index: 1 }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,16 +146,13 @@ impl Onward {
     }
 
     /// Calls the next stage, or the function.
-    fn start<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let request = self.request.bind(py);
         if let Some(stage) = self.callable.stages.get(self.index) {
-            let next = Next { callable: self.callable.clone(), index: self.index + 1 };
-            return Ok(stage.bind(py).call1((request, next))?);
+            let next = Next { callable: self.callable.clone(), pool: self.pool.clone(), index: self.index + 1 };
+            return stage.bind(py).call1((request, next));
         }
-        if !self.callable.is_pooled() {
-            return self.callable.call_function(request);
-        }
-        Ok(self.start_pooled(py)?)
+        self.callable.call_function(request)
     }
 
     /// Calls the function on a pool thread; what is returned is awaited for its outcome.
@@ -155,16 +161,14 @@ impl Onward {
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         let (callable, request) = (self.callable.clone(), self.request.clone_ref(py));
         let (event_loop, outcome) = (event_loop.unbind(), future.clone().unbind());
-        threads::submit(Box::new(move |py| {
+        // Context variables that middleware has set are seen by the function, as with `asyncio.to_thread`.
+        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
+        self.pool.submit(Box::new(move |py| {
             let request = request.into_bound(py);
-            let (word, value) = match callable.call_function(&request) {
+            let called = run_in_copy(context.bind(py), |_| callable.call_function(&request));
+            let (word, value) = match called {
                 Ok(value) => ("set_result", value.unbind()),
-                Err(Unfit::Error(error)) => ("set_exception", error.into_value(py).into_any()),
-                Err(Unfit::Request(misfits)) => {
-                    let error = crate::plan::detail(py, misfits)
-                        .map_or_else(|error| error, |detail| crate::errors::http_with(py, 422, detail.as_any()));
-                    ("set_exception", error.into_value(py).into_any())
-                }
+                Err(error) => ("set_exception", error.into_value(py).into_any()),
             };
             let resolve = Resolve { future: outcome, word, value };
             let called = Py::new(py, resolve)
@@ -174,6 +178,8 @@ impl Onward {
                 error.write_unraisable(py, None);
             }
         }));
+        // The runtime does this before it waits; but it may be on another thread, and waiting already.
+        self.pool.flush();
         future.call_method0(intern!(py, "__await__"))
     }
 
@@ -184,10 +190,10 @@ impl Onward {
         may_handle: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let sent = send(&coroutine);
-        self.went(py, sent, coroutine, may_handle)
+        self.advanced(py, sent, coroutine, may_handle)
     }
 
-    fn went<'py>(
+    fn advanced<'py>(
         &self,
         py: Python<'py>,
         sent: Sent<'py>,
@@ -200,7 +206,7 @@ impl Onward {
                 return Ok(yielded);
             }
             Sent::Returned(value) => Ok(value),
-            Sent::Raised(error) => Err(Unfit::Error(error)),
+            Sent::Raised(error) => Err(error),
         };
         self.ended(py, ended, may_handle)
     }
@@ -208,9 +214,14 @@ impl Onward {
     fn ended<'py>(
         &self,
         py: Python<'py>,
-        ended: Result<Bound<'py, PyAny>, Unfit>,
+        ended: PyResult<Bound<'py, PyAny>>,
         may_handle: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let ended = match ended {
+            // A `def` on a pool thread that returns a coroutine has it awaited here.
+            Ok(value) if self.is_innermost() && is_awaitable(&value) => return self.advance(py, value, may_handle),
+            ended => ended,
+        };
         let response: Bound<'py, PyResponse> = if self.is_innermost() {
             match self.callable.settle_inside(self.request.bind(py), ended, may_handle)? {
                 Inside::Response(response) => response,
@@ -219,8 +230,7 @@ impl Onward {
         } else {
             match ended {
                 Ok(value) => response::to_object(py, &value, http::StatusCode::OK)?,
-                Err(Unfit::Error(error)) => return Err(error),
-                Err(Unfit::Request(_)) => return Err(PyRuntimeError::new_err("middleware has no parameters")),
+                Err(error) => return Err(error),
             }
         };
         Err(PyStopIteration::new_err((response.unbind(),)))

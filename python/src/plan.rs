@@ -216,10 +216,10 @@ impl Plan {
         for parameter in &self.parameters {
             let argument = match (parameter.source, request) {
                 (Source::Request, Some(request)) => Ok(request.clone().into_any()),
-                (Source::Path(place), _) => parameter.from_text(py, "path", path_param(place)),
-                (Source::Query, _) if parameter.many => parameter.from_texts(py, query),
-                (Source::Query, _) => parameter.from_text(py, "query", query::last(query, &parameter.name).as_deref()),
-                (Source::Body, Some(request)) => parameter.from_body(request),
+                (Source::Path(place), _) => parameter.read_text(py, "path", path_param(place)),
+                (Source::Query, _) if parameter.many => parameter.read_texts(py, query),
+                (Source::Query, _) => parameter.read_text(py, "query", query::last(query, &parameter.name).as_deref()),
+                (Source::Body, Some(request)) => parameter.read_body(request),
                 (Source::Request | Source::Body, None) => Ok(py.None().into_bound(py)),
             };
             match argument {
@@ -237,7 +237,7 @@ impl Plan {
 }
 
 impl Parameter {
-    fn from_text<'py>(&self, py: Python<'py>, place: &str, text: Option<&str>) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn read_text<'py>(&self, py: Python<'py>, place: &str, text: Option<&str>) -> Result<Bound<'py, PyAny>, Unfit> {
         match (text, &self.default) {
             (Some(text), _) => self.convert(py, place, None, text),
             (None, Some(default)) => Ok(default.bind(py).clone()),
@@ -245,10 +245,10 @@ impl Parameter {
         }
     }
 
-    fn from_texts<'py>(&self, py: Python<'py>, query: &str) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn read_texts<'py>(&self, py: Python<'py>, query: &str) -> Result<Bound<'py, PyAny>, Unfit> {
         let texts: Vec<_> = query::values(query, &self.name).collect();
         if texts.is_empty() {
-            return self.from_text(py, "query", None);
+            return self.read_text(py, "query", None);
         }
         let list = PyList::empty(py);
         let mut misfits = Vec::new();
@@ -266,10 +266,10 @@ impl Parameter {
         if misfits.is_empty() { Ok(list.into_any()) } else { Err(Unfit::Request(misfits)) }
     }
 
-    fn from_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
+    fn read_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
         let py = request.py();
         if request.get().content().is_empty() {
-            return self.from_text(py, "body", None);
+            return self.read_text(py, "body", None);
         }
         match request.get().read_json(py) {
             Ok(value) => self.called(py, "body", value.clone()),

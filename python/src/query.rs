@@ -10,7 +10,7 @@ use pyo3::{
 
 /// The values of `name` in a query, in order.
 pub(crate) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q, str>> {
-    pieces(query).filter_map(move |(key, value)| (decode(key) == name).then(|| decode(value)))
+    pieces(query).filter(move |(key, _)| decode(key) == name).map(|(_, value)| decode(value))
 }
 
 /// The last value of `name`.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, Version, header};
 use httpy::{
     Body, Request,
-    message::{Exchange, Feature, Params, Peer},
+    message::{Exchange, Feature, Params, Parts, Peer, accepts_trailers},
 };
 use percent_encoding::percent_decode_str;
 use pyo3::{
@@ -23,7 +23,7 @@ use pyo3::{
 
 use crate::{
     context::Context,
-    driver::Slot,
+    driver::Watch,
     errors, fields,
     fields::Headers,
     json,
@@ -50,7 +50,7 @@ pub(crate) struct Matched {
 
 /// Takes a request apart.
 pub(crate) fn split(request: Request) -> (Head, Params, Body) {
-    let Request { method, uri, version, headers, body, peer, exchange, params, root_len } = request;
+    let Parts { method, uri, version, headers, body, peer, exchange, params, root_len } = request.into_parts();
     (Head { method, uri, version, headers, peer, exchange, root_len }, params, body)
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct PyRequest {
     arriving: Mutex<Option<Body>>,
     context: Arc<Context>,
     matched: OnceLock<Matched>,
-    slot: OnceLock<Slot>,
+    watch: OnceLock<Watch>,
     json: OnceLock<Py<PyAny>>,
     state: OnceLock<Py<PyAny>>,
     id: PyOnceLock<Py<PyString>>,
@@ -77,7 +77,7 @@ impl PyRequest {
             arriving: Mutex::new(arriving),
             context,
             matched: OnceLock::new(),
-            slot: OnceLock::new(),
+            watch: OnceLock::new(),
             json: OnceLock::new(),
             state: OnceLock::new(),
             id: PyOnceLock::new(),
@@ -101,9 +101,9 @@ impl PyRequest {
         let _ = self.matched.set(Matched { plan, params });
     }
 
-    /// Says where the response will be left, and so how to tell whether anybody waits for it.
-    pub(crate) fn set_slot(&self, slot: Slot) {
-        let _ = self.slot.set(slot);
+    /// Says how to tell whether anybody waits for the response.
+    pub(crate) fn set_watch(&self, watch: Watch) {
+        let _ = self.watch.set(watch);
     }
 
     /// Takes the content that is still arriving.
@@ -363,7 +363,7 @@ impl PyRequest {
     /// Whether the client went away before it was answered.
     #[getter]
     fn is_disconnected(&self) -> bool {
-        self.slot.get().is_some_and(Slot::is_abandoned)
+        self.watch.get().is_some_and(Watch::is_given_up)
     }
 
     /// The pattern of the route that answers.
@@ -391,6 +391,10 @@ impl PyRequest {
     /// Whether the protocol this request came by can do something.
     fn supports(&self, feature: &str) -> PyResult<bool> {
         match Feature::find(feature) {
+            Some(Feature::Trailers) => {
+                let carried = self.head.exchange.supports(Feature::Trailers);
+                Ok(carried && accepts_trailers(&self.head.headers))
+            }
             Some(feature) => Ok(self.head.exchange.supports(feature)),
             None => {
                 let known: Vec<_> = Feature::NAMES.iter().map(|(name, _)| *name).collect();
@@ -404,7 +408,7 @@ impl PyRequest {
         let request = slf.get();
         match request.take_arriving() {
             Some(body) => Ok(crate::arriving::Chunks::new(body)),
-            None if request.slot.get().is_some() && request.body.is_empty() => {
+            None if request.watch.get().is_some() && request.body.is_empty() => {
                 Err(PyRuntimeError::new_err("the request body was streamed already"))
             }
             None => Ok(crate::arriving::Chunks::whole(request.body.clone())),

@@ -1,30 +1,43 @@
 //! The server as Python holds it.
 
 use std::{
-    cell::RefCell,
     net::{SocketAddr, TcpListener},
-    rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use httpy::{App, Config, Handler, conn::Listener, listen, server::Server};
+use httpy::{App, Config, Handler, Reply, Request, conn::Listener, listen};
 use pyo3::{
     exceptions::PyRuntimeError,
     prelude::*,
     types::{PyDict, PyString},
 };
+use tokio::sync::oneshot;
 
-use crate::{driver::Selector, errors, routes::Routes};
+#[cfg(unix)]
+use crate::driver::Selector;
+use crate::{
+    driver::{self, Home, Runtime, RuntimeThread},
+    errors,
+    routes::Routes,
+    threads,
+};
 
 /// A bound server, run by one loop.
-#[pyclass(unsendable, module = "httpy._httpy")]
+#[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Core {
     handler: Arc<dyn Handler>,
     config: Config,
-    listeners: RefCell<Vec<TcpListener>>,
-    server: Rc<RefCell<Option<Server>>>,
-    runtime: RefCell<Option<Rc<tokio::runtime::LocalRuntime>>>,
+    listeners: Mutex<Vec<TcpListener>>,
+    /// The thread driver's; the selector's belongs to the selector.
+    thread: Mutex<Option<RuntimeThread>>,
+    stop: Mutex<Option<oneshot::Sender<Stop>>>,
+}
+
+/// How a server is to stop.
+struct Stop {
+    grace: Duration,
+    done: Py<PyAny>,
 }
 
 #[pymethods]
@@ -33,13 +46,20 @@ impl Core {
     #[pyo3(signature = (routes, config=None, /))]
     fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = read_config(py, config)?;
-        let handler = routes.build(py, "", config.max_body_bytes, &[])?;
-        Ok(Self { handler, config, listeners: RefCell::default(), server: Rc::default(), runtime: RefCell::default() })
+        let handler = Paced(routes.build(py, "", config.max_body_bytes, &[])?);
+        Ok(Self {
+            handler: Arc::new(handler),
+            config,
+            listeners: Mutex::default(),
+            thread: Mutex::default(),
+            stop: Mutex::default(),
+        })
     }
 
     /// Binds a TCP address and returns its port.
     ///
     /// Raises `ConfigError` if the host is not an address or the port can't be had.
+    #[pyo3(signature = (host, port, /))]
     fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
         let host = if host == "localhost" { "127.0.0.1" } else { host };
         let address = host.trim_matches(['[', ']']).parse().map_err(|_| {
@@ -48,55 +68,103 @@ impl Core {
         let listener = listen::bind(SocketAddr::new(address, port), self.config.backlog)
             .map_err(|error| errors::from_core(py, &error))?;
         let port = listener.local_addr()?.port();
-        self.listeners.borrow_mut().push(listener);
+        lock(&self.listeners).push(listener);
         Ok(port)
     }
 
-    /// Starts serving on the loop's thread.
-    fn start(&self, selector: Option<&Selector>, event_loop: Py<PyAny>) -> PyResult<()> {
-        let _ = event_loop;
-        let selector = selector.ok_or_else(|| PyRuntimeError::new_err("the thread driver is not there yet"))?;
-        let runtime = selector.runtime()?;
-        let app = App::new(self.handler.clone()).config(self.config.clone());
-        let sockets: Vec<TcpListener> = self.listeners.borrow_mut().drain(..).collect();
-        let started = {
-            let _guard = runtime.enter();
-            let listeners = sockets
-                .into_iter()
-                .map(|socket| listen::Tcp::new(socket).map(|listener| Box::new(listener) as Box<dyn Listener>));
-            listeners.collect::<std::io::Result<Vec<_>>>()?
+    /// Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to.
+    #[cfg(unix)]
+    #[pyo3(signature = (selector, event_loop, /))]
+    fn start(&self, py: Python<'_>, selector: Option<&Selector>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let runtime = match selector {
+            Some(selector) => {
+                selector.attach(event_loop)?;
+                Runtime::Here(selector.runtime()?)
+            }
+            None => Runtime::There(RuntimeThread::start(py, Home::new(event_loop)?, threads::default_threads())?),
         };
-        let server = self.server.clone();
-        drop(runtime.spawn_local(async move {
-            *server.borrow_mut() = Some(app.start(started));
-        }));
-        *self.runtime.borrow_mut() = Some(runtime);
-        Ok(())
+        self.serve(runtime)
     }
 
-    /// Stops accepting, finishes what runs, at most `grace` seconds (None: the configured time), and calls `done`
-    /// with the number of connections that were cut off.
-    fn stop(&self, grace: Option<f64>, done: Py<PyAny>) -> PyResult<()> {
-        let not_started = || PyRuntimeError::new_err("the server was not started");
-        let runtime = self.runtime.borrow().clone().ok_or_else(not_started)?;
-        let grace = grace.map_or(self.config.grace, |grace| Duration::try_from_secs_f64(grace).unwrap_or_default());
-        let server = self.server.clone();
-        drop(runtime.spawn_local(async move {
-            let server = server.borrow_mut().take();
-            let cut = match server {
-                Some(server) => server.stop(grace).await,
-                None => 0,
+    /// Starts serving beside a loop that runs or is about to; `selector` is None.
+    #[cfg(not(unix))]
+    #[pyo3(signature = (selector, event_loop, /))]
+    fn start(&self, py: Python<'_>, selector: Option<Py<PyAny>>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        if selector.is_some() {
+            return Err(PyRuntimeError::new_err("the selector driver needs epoll or kqueue; pass None"));
+        }
+        self.serve(Runtime::There(RuntimeThread::start(py, Home::new(event_loop)?, threads::default_threads())?))
+    }
+
+    /// Stops accepting and finishes what runs, at most `grace` seconds (None: the configured time). Calls `done` on the
+    /// loop's thread, with the number of connections that were cut off.
+    #[pyo3(signature = (grace, done, /))]
+    fn stop(&self, py: Python<'_>, grace: Option<f64>, done: Py<PyAny>) -> PyResult<()> {
+        let not_running = || PyRuntimeError::new_err("the server does not run");
+        let grace = match grace {
+            None => self.config.grace,
+            Some(seconds) => Duration::try_from_secs_f64(seconds)
+                .map_err(|_| errors::config(py, format!("grace is a number of seconds, not {seconds}")))?,
+        };
+        let stop = lock(&self.stop).take().ok_or_else(not_running)?;
+        stop.send(Stop { grace, done }).map_err(|_| not_running())
+    }
+
+    /// Ends the thread driver's runtime; the selector's ends with its loop.
+    fn close(&self, py: Python<'_>) {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            thread.close(py);
+        }
+    }
+}
+
+impl Core {
+    fn serve(&self, runtime: Runtime) -> PyResult<()> {
+        let (handler, config) = (self.handler.clone(), self.config.clone());
+        let sockets: Vec<TcpListener> = lock(&self.listeners).drain(..).collect();
+        let (stop, stopped) = oneshot::channel();
+        runtime.spawn(move || async move {
+            let listener =
+                |socket: TcpListener| -> std::io::Result<Box<dyn Listener>> { Ok(Box::new(listen::Tcp::new(socket)?)) };
+            let listeners = match sockets.into_iter().map(listener).collect() {
+                Ok(listeners) => listeners,
+                Err(error) => {
+                    tracing::error!(%error, "a listening socket can't be used");
+                    return;
+                }
             };
-            Python::attach(|py| {
-                if let Err(error) = done.bind(py).call1((cut,)) {
+            let server = App::new(handler).config(config).start(listeners);
+            let Ok(Stop { grace, done }) = stopped.await else {
+                // Started and forgotten: it serves as long as its runtime.
+                return std::future::pending().await;
+            };
+            let cut_off = server.stop(grace).await;
+            driver::tell(Box::new(move |py, _| {
+                if let Err(error) = done.call1(py, (cut_off,)) {
                     error.write_unraisable(py, Some(done.bind(py)));
                 }
-                if let Some(crate::driver::Seat::Here(event_loop)) = crate::driver::seat() {
-                    event_loop.after_python(py);
-                }
-            });
-        }));
+            }));
+        })?;
+        if let Runtime::There(thread) = runtime {
+            *lock(&self.thread) = Some(thread);
+        }
+        *lock(&self.stop) = Some(stop);
         Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets other threads have the interpreter now and then, however busy the server is and whoever answers.
+struct Paced(Arc<dyn Handler>);
+
+impl Handler for Paced {
+    fn call(&self, request: Request) -> Reply {
+        driver::pause();
+        self.0.call(request)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) type IterSend =
     unsafe extern "C" fn(iterator: *mut PyObject, value: *mut PyObject, result: *mut *mut PyObject) -> c_int;
 /// `PyContext_Enter`, `PyContext_Exit`: never in the limited API.
 pub(crate) type ContextSwitch = unsafe extern "C" fn(context: *mut PyObject) -> c_int;
+/// `PyContext_Copy(context)`: never in the limited API.
+pub(crate) type ContextCopy = unsafe extern "C" fn(context: *mut PyObject) -> *mut PyObject;
 
 /// `PyUnicode_AsUTF8AndSize`: limited API since 3.10, exported since 3.3.
 pub(crate) type AsUtf8AndSize = unsafe extern "C" fn(text: *mut PyObject, size: *mut Py_ssize_t) -> *const c_char;
@@ -35,6 +37,7 @@ pub(crate) struct Symbols {
     pub(crate) iter_send: Option<IterSend>,
     pub(crate) context_enter: Option<ContextSwitch>,
     pub(crate) context_exit: Option<ContextSwitch>,
+    pub(crate) context_copy: Option<ContextCopy>,
 }
 
 /// The symbols of this process.
@@ -51,6 +54,7 @@ pub(crate) fn symbols() -> &'static Symbols {
                 iter_send: find(c"PyIter_Send").map(|f| std::mem::transmute::<*mut c_void, IterSend>(f)),
                 context_enter: find(c"PyContext_Enter").map(|f| std::mem::transmute::<*mut c_void, ContextSwitch>(f)),
                 context_exit: find(c"PyContext_Exit").map(|f| std::mem::transmute::<*mut c_void, ContextSwitch>(f)),
+                context_copy: find(c"PyContext_Copy").map(|f| std::mem::transmute::<*mut c_void, ContextCopy>(f)),
             }
         }
     })

@@ -67,10 +67,12 @@ impl Listener for Tcp {
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
             let (io, client) = self.listener.accept().await?;
-            // Responses are written whole, so waiting to fill a segment (Nagle) can only delay them.
-            io.set_nodelay(true)?;
+            // Responses are written whole, so waiting to fill a segment (Nagle) can only delay them. This fails when the
+            // client is gone already, which reading will tell; as an error here it would look like the listener's.
+            let _ = io.set_nodelay(true);
             // A wildcard listener learns which address was reached from the connection.
-            let server = if self.local.ip().is_unspecified() { io.local_addr()? } else { self.local };
+            let reached = if self.local.ip().is_unspecified() { io.local_addr().ok() } else { None };
+            let server = reached.unwrap_or(self.local);
             let peer = Peer { client: Some(client), server: Some(server), is_tls: false };
             let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
             Ok(Incoming { peer, handshake: Box::pin(async { Ok(ready) }) })

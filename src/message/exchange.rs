@@ -1,6 +1,7 @@
 //! What only some versions of HTTP can do, asked for in one place.
 //!
-//! A feature that the carrying protocol lacks is a no-op that says so, never an error.
+//! A feature that the carrying protocol lacks is a no-op that says so, never an error. A carrier claims a feature only
+//! when it carries it: HTTP/1.1 claims trailers, and any protocol claims TLS where the connection has it.
 
 /// Something a protocol may or may not carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,8 @@ pub enum Feature {
     Push = 1 << 1,
     /// 103 Early Hints (RFC 8297).
     EarlyHints = 1 << 2,
-    /// A trailer section after the content (RFC 9110 §6.5).
+    /// A trailer section after the response's content (RFC 9110 §6.5). Whether the client wants one is for
+    /// [`Request::supports`](super::Request::supports) to say.
     Trailers = 1 << 3,
     /// WebSocket (RFC 6455, 8441, 9220).
     WebSocket = 1 << 4,
@@ -75,8 +77,32 @@ impl Exchange {
         Self { features }
     }
 
-    /// Whether the carrier of this request can do `feature`.
+    /// Whether the carrier of this request can do `feature`. Applications ask
+    /// [`Request::supports`](super::Request::supports), which also looks at what the client said.
     pub const fn supports(&self, feature: Feature) -> bool {
         self.features.has(feature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in_and_nothing_else() {
+        let features = Features::NONE.with(Feature::Trailers).with(Feature::Tls);
+
+        let has: Vec<_> =
+            Feature::NAMES.iter().filter(|(_, feature)| features.has(*feature)).map(|(name, _)| *name).collect();
+
+        assert_eq!(has, ["trailers", "tls"]);
+    }
+
+    #[test]
+    fn every_name_finds_its_feature_and_no_other_name_does() {
+        for (name, feature) in Feature::NAMES {
+            assert_eq!(Feature::find(name), Some(feature));
+        }
+        assert_eq!(Feature::find("teleport"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 mod h1;
 mod negotiate;
+mod strict;
 
 use std::rc::Rc;
 

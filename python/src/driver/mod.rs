@@ -2,27 +2,45 @@
 //!
 //! Two drivers, one surface. With `selector` the loop's selector *is* tokio, so requests are answered on the loop's own
 //! thread without any hand-over. With `thread` tokio has a thread of its own and hands batches to a loop it does not
-//! control (uvloop, Windows, somebody else's loop). Everything above asks [`seat`] which of the two it sits on.
+//! control (uvloop, Windows, somebody else's loop). What is above asks [`run`] and does not know which it is.
 
+mod bell;
+mod context;
 mod event_loop;
+mod fork;
+mod pinned;
+mod run;
 #[cfg(unix)]
 mod selector;
 mod slot;
 mod step;
+mod thread;
+mod trampoline;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
-pub(crate) use event_loop::EventLoop;
+use pyo3::{intern, prelude::*};
+
+pub(crate) use bell::Bell;
+pub(crate) use context::run_in_copy;
+pub(crate) use event_loop::{EventLoop, Home, ends_loop, pass_on};
+pub(crate) use fork::generation;
+pub(crate) use pinned::Pinned;
+pub(crate) use run::{Kind, Runtime, Then, Visit, is_awaitable, run, tell};
 #[cfg(unix)]
 pub(crate) use selector::{Selector, pause};
-pub(crate) use slot::Slot;
-pub(crate) use step::{Finished, Sent, Stepped, send, stopped};
+pub(crate) use slot::{Slot, Watch};
+pub(crate) use step::Stepped;
+pub(crate) use thread::{Job, RuntimeThread, There};
+pub(crate) use trampoline::{Sent, Trampoline, send, went};
 
 /// Where a runtime thread stands towards its asyncio loop.
 #[derive(Clone)]
 pub(crate) enum Seat {
     /// The loop runs on this very thread, and it is attached to the interpreter.
     Here(Rc<EventLoop>),
+    /// The loop runs on another thread, and this one never attaches.
+    There(Arc<There>),
 }
 
 thread_local! {
@@ -31,18 +49,45 @@ thread_local! {
 
 /// The seat of this thread: none on a thread that no driver has set up.
 pub(crate) fn seat() -> Option<Seat> {
-    SEAT.with(|seat| seat.borrow().clone())
+    SEAT.with_borrow(Clone::clone)
 }
 
 /// Gives this thread a seat, or takes it away.
 pub(crate) fn sit(seat: Option<Seat>) {
-    SEAT.with(|place| *place.borrow_mut() = seat);
+    let last = SEAT.replace(seat);
+    drop(last);
 }
 
-/// Wakes a carrier's task: at once where that is cheap, else together with others.
-pub(crate) fn wake(waker: std::task::Waker) {
+/// Sends off what was handed to other threads and not told to them yet: the runtime thread is about to wait.
+fn flush() {
+    SEAT.with_borrow(|seat| match seat {
+        Some(Seat::Here(event_loop)) => event_loop.pool().flush(),
+        Some(Seat::There(there)) => there.flush(),
+        None => {}
+    });
+}
+
+/// Nothing holds the interpreter on a runtime thread here.
+#[cfg(not(unix))]
+pub(crate) fn pause() {}
+
+/// The client went away: cancels the handler's task, on the loop's thread.
+fn cancel(task: Py<PyAny>) {
     match seat() {
-        Some(Seat::Here(event_loop)) => event_loop.wake(waker),
-        None => waker.wake(),
+        Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(task),
+        Some(Seat::Here(event_loop)) => Python::attach(|py| {
+            cancel_here(py, task);
+            event_loop.after_python(py);
+        }),
+        Some(Seat::There(there)) => there.tell(Box::new(|py, _| cancel_here(py, task))),
+        // The runtime is gone, and with it the loop.
+        None => drop(task),
+    }
+}
+
+fn cancel_here(py: Python<'_>, task: Py<PyAny>) {
+    let task = task.into_bound(py);
+    if let Err(error) = task.call_method0(intern!(py, "cancel")) {
+        error.write_unraisable(py, Some(&task));
     }
 }

@@ -17,6 +17,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd, RawFd},
     pin::pin,
     rc::Rc,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -33,7 +34,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{EventLoop, Seat, sit};
+use super::{Bell, EventLoop, Home, Pinned, Seat, fork, sit};
+use crate::threads::{self, Pool};
 
 /// How long the interpreter may be held without a pause while others want it. 5 ms, as `sys.getswitchinterval()`.
 const LONGEST_HOLD: Duration = Duration::from_millis(5);
@@ -43,13 +45,20 @@ thread_local! {
     static SAVED: Cell<*mut ffi::PyThreadState> = const { Cell::new(std::ptr::null_mut()) };
     /// What a signal handler raised; `select` raises it again in the loop.
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
-    /// When the interpreter was last let go.
-    static LET_GO: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
+    /// Since when the interpreter is known to be held: the clock is not read when it is taken back.
+    static HELD_SINCE: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
 }
 
 /// A selector for `asyncio.SelectorEventLoop` that runs a tokio runtime while it waits.
-#[pyclass(unsendable, module = "httpy._httpy")]
+///
+/// To be made on the thread that will run the loop.
+#[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Selector {
+    pinned: Pinned<Waiting>,
+}
+
+/// What waits.
+struct Waiting {
     inner: Py<PyAny>,
     /// Empty only after `close`.
     runtime: RefCell<Option<Rc<LocalRuntime>>>,
@@ -58,13 +67,15 @@ pub(crate) struct Selector {
     flagged: Cell<bool>,
     event_loop: RefCell<Option<Rc<EventLoop>>>,
     running: Cell<bool>,
-    pid: u32,
+    generation: u32,
 }
 
 #[pymethods]
 impl Selector {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
+        fork::watch();
+        threads::end_with_interpreter(py)?;
         let inner = py.import("selectors")?.getattr("DefaultSelector")?.call0()?;
         let fileno: RawFd = inner.call_method0("fileno")?.extract()?;
         let runtime = Builder::new_current_thread()
@@ -80,20 +91,34 @@ impl Selector {
             unsafe { AsyncFd::<OwnedFd>::register_with_interest(ours, Interest::READABLE) }
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?
         };
-        Ok(Self {
+        let waiting = Waiting {
             inner: inner.unbind(),
             runtime: RefCell::new(Some(Rc::new(runtime))),
             watched: RefCell::new(Some(watched)),
             flagged: Cell::new(true),
             event_loop: RefCell::new(None),
             running: Cell::new(false),
-            pid: std::process::id(),
-        })
+            generation: fork::generation(),
+        };
+        Ok(Self { pinned: Pinned::new(waiting) })
     }
 
-    /// Tells the selector whose it is. Until then it only waits for asyncio's descriptors.
-    fn attach(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-        *self.event_loop.borrow_mut() = Some(EventLoop::new(py, event_loop)?);
+    /// Tells the selector whose it is; until then it only waits for asyncio's descriptors. Handlers will run in copies
+    /// of the present context, so it may be called again.
+    pub(crate) fn attach(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let this = self.pinned.get()?;
+        let home = Home::new(event_loop)?;
+        if let Some(known) = &*this.event_loop.borrow() {
+            if !known.object(py).is(event_loop) {
+                return Err(PyRuntimeError::new_err("this selector belongs to another event loop"));
+            }
+            known.set_home(home);
+            return Ok(());
+        }
+        let bell = Arc::new(Bell::default());
+        let pool = Pool::new(bell.clone(), threads::default_threads());
+        *this.event_loop.borrow_mut() = Some(EventLoop::new(py, home, bell, pool)?);
         Ok(())
     }
 
@@ -105,86 +130,94 @@ impl Selector {
         events: i32,
         data: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        self.flagged.set(true);
-        self.inner.call_method1(py, intern!(py, "register"), (fileobj, events, data))
+        let this = self.pinned.get()?;
+        this.flagged.set(true);
+        this.inner.call_method1(py, intern!(py, "register"), (fileobj, events, data))
     }
 
     #[pyo3(signature = (fileobj, events, data=None))]
     fn modify(&self, py: Python<'_>, fileobj: Py<PyAny>, events: i32, data: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        self.flagged.set(true);
-        self.inner.call_method1(py, intern!(py, "modify"), (fileobj, events, data))
+        let this = self.pinned.get()?;
+        this.flagged.set(true);
+        this.inner.call_method1(py, intern!(py, "modify"), (fileobj, events, data))
     }
 
     fn unregister(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.inner.call_method1(py, intern!(py, "unregister"), (fileobj,))
+        self.pinned.get()?.inner.call_method1(py, intern!(py, "unregister"), (fileobj,))
     }
 
     fn get_key(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.inner.call_method1(py, intern!(py, "get_key"), (fileobj,))
+        self.pinned.get()?.inner.call_method1(py, intern!(py, "get_key"), (fileobj,))
     }
 
     fn get_map(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.inner.call_method0(py, intern!(py, "get_map"))
+        self.pinned.get()?.inner.call_method0(py, intern!(py, "get_map"))
     }
 
     /// Waits at most `timeout` seconds (None: without end) and returns the descriptors that are ready.
     #[pyo3(signature = (timeout=None))]
     fn select<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        if self.running.replace(true) {
-            return Err(PyRuntimeError::new_err(
-                "this event loop is already waiting: it can't be run again from a handler",
-            ));
-        }
-        let result = self.wait(py, timeout);
-        self.running.set(false);
-        result?;
+        let this = self.pinned.get()?;
+        this.wait(py, timeout)?;
         if let Some(error) = RAISED.with(|raised| raised.borrow_mut().take()) {
             return Err(error);
         }
-        self.collect(py)
+        this.collect(py)
     }
 
     /// Ends the runtime and everything that runs on it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if self.running.get() {
+        let this = self.pinned.get()?;
+        if this.running.get() {
             return Err(PyRuntimeError::new_err("the event loop's selector can't be closed while it waits"));
         }
-        // After a fork the runtime belongs to the parent: leave its descriptors alone.
-        let forked = self.pid != std::process::id();
-        let (watched, runtime) = (self.watched.borrow_mut().take(), self.runtime.borrow_mut().take());
-        if forked {
-            std::mem::forget((watched, runtime));
+        let (watched, runtime) = (this.watched.borrow_mut().take(), this.runtime.borrow_mut().take());
+        let event_loop = this.event_loop.borrow_mut().take();
+        if this.is_forked() {
+            // The runtime belongs to the parent: its descriptors are left alone.
+            std::mem::forget((watched, runtime, event_loop));
         } else if let Some(runtime) = runtime {
-            let seated = self.event_loop.borrow().clone();
-            sit(seated.map(Seat::Here));
+            if let Some(event_loop) = &event_loop {
+                event_loop.close();
+                event_loop.pool().close();
+            }
+            let last = super::seat();
+            sit(event_loop.map(Seat::Here));
             {
                 let _guard = runtime.enter();
                 drop(watched);
             }
             drop(runtime);
-            sit(None);
+            sit(last);
         }
-        if let Some(event_loop) = self.event_loop.borrow_mut().take() {
-            event_loop.spare.borrow_mut().take();
-        }
-        self.inner.call_method0(py, intern!(py, "close"))?;
+        this.inner.call_method0(py, intern!(py, "close"))?;
         Ok(())
     }
 }
 
 impl Selector {
-    /// The runtime, to start servers on.
+    /// The runtime, to start servers on. Not to be kept: it ends with the selector.
     ///
     /// # Errors
-    /// `RuntimeError` after `close`.
+    /// `RuntimeError` after `close`, or on another thread.
     pub(crate) fn runtime(&self) -> PyResult<Rc<LocalRuntime>> {
+        self.pinned.get()?.runtime()
+    }
+}
+
+impl Waiting {
+    fn runtime(&self) -> PyResult<Rc<LocalRuntime>> {
         let closed = || PyRuntimeError::new_err("the event loop is closed");
         self.runtime.borrow().clone().ok_or_else(closed)
     }
 
+    fn is_forked(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
     /// Runs the runtime until there is a reason to return to the loop.
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        if self.pid != std::process::id() {
+        if self.is_forked() {
             return Err(PyRuntimeError::new_err("an event loop can't be used after a fork: start a new one"));
         }
         let deadline = match timeout {
@@ -195,20 +228,15 @@ impl Selector {
         };
         let runtime = self.runtime()?;
         let event_loop = self.event_loop.borrow().clone();
-        if let Some(event_loop) = &event_loop {
-            event_loop.entered(py);
-            sit(Some(Seat::Here(event_loop.clone())));
-        }
+        let _inside = Inside::enter(py, &self.running, event_loop.clone())?;
         let polls_once = deadline == Some(Duration::ZERO) || self.flagged.get();
         let after = deadline.filter(|_| !polls_once);
         runtime.block_on(async {
-            let watched = self.watched.borrow();
             let mut sleep = pin!(after.map(|after| sleep_until(Instant::now() + after)));
             let mut first = true;
             poll_fn(|cx| {
                 if let Some(event_loop) = &event_loop {
-                    event_loop.set_root(cx.waker());
-                    event_loop.wake_ready();
+                    event_loop.bell().answer(cx);
                     if event_loop.is_to_leave() {
                         return Poll::Ready(());
                     }
@@ -224,7 +252,7 @@ impl Selector {
                     }
                     return Poll::Ready(());
                 }
-                if let Some(watched) = &*watched
+                if let Some(watched) = &*self.watched.borrow()
                     && watched.poll_read_ready(cx).is_ready()
                 {
                     // The guard is dropped without clearing: readiness stays until asyncio's selector is empty.
@@ -238,9 +266,6 @@ impl Selector {
             })
             .await;
         });
-        if let Some(event_loop) = &event_loop {
-            event_loop.left();
-        }
         Ok(())
     }
 
@@ -271,18 +296,55 @@ impl Selector {
     }
 }
 
-/// The runtime is about to park: lets other threads have the interpreter.
+/// While one exists, the runtime runs below `select`.
+struct Inside<'a> {
+    running: &'a Cell<bool>,
+    event_loop: Option<Rc<EventLoop>>,
+}
+
+impl<'a> Inside<'a> {
+    fn enter(py: Python<'_>, running: &'a Cell<bool>, event_loop: Option<Rc<EventLoop>>) -> PyResult<Self> {
+        if running.replace(true) {
+            return Err(PyRuntimeError::new_err(
+                "this event loop is already waiting: it can't be run again from a handler",
+            ));
+        }
+        if let Some(event_loop) = &event_loop {
+            event_loop.entered(py);
+            event_loop.bell().set_inside(true);
+            sit(Some(Seat::Here(event_loop.clone())));
+        }
+        Ok(Self { running, event_loop })
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if let Some(event_loop) = &self.event_loop {
+            event_loop.bell().set_inside(false);
+        }
+        self.running.set(false);
+    }
+}
+
+/// The runtime is about to park: lets other threads have the interpreter, and pool threads their jobs.
 fn let_go() {
+    // What it finds makes the runtime look in on `select` instead of waiting.
+    if let Some(Seat::Here(event_loop)) = super::seat() {
+        event_loop.before_wait();
+    }
     // SAFETY: the runtime runs inside `select`, a method Python called, so this thread is attached; `take_back`
     // restores the state before any other code of ours runs.
     SAVED.set(unsafe { ffi::PyEval_SaveThread() });
+    // Not before: they would only wait for the interpreter.
+    super::flush();
 }
 
 /// The runtime has unparked: takes the interpreter back, and runs signal handlers if this is the main thread.
 fn take_back() {
     // SAFETY: the state is the one `let_go` saved on this thread, and parking does not nest.
     unsafe { ffi::PyEval_RestoreThread(SAVED.replace(std::ptr::null_mut())) };
-    LET_GO.set(None);
+    HELD_SINCE.set(None);
     // SAFETY: attached since the line above.
     if unsafe { ffi::PyErr_CheckSignals() } != 0 {
         Python::attach(|py| RAISED.with(|raised| *raised.borrow_mut() = PyErr::take(py)));
@@ -294,25 +356,25 @@ fn take_back() {
 
 /// Lets other threads have the interpreter for a moment if it was held for long without parking.
 ///
-/// Answers made in Rust run no bytecode, and only bytecode notices that another thread waits. Called per request: it
-/// reads the clock once in 64 calls.
+/// Answers made in Rust run no bytecode, and only bytecode notices that another thread waits. To be called once per
+/// request: it reads the clock once in 64 calls, so the time counts from the first such reading after a park.
 pub(crate) fn pause() {
     thread_local! {
         static CALLS: Cell<u32> = const { Cell::new(0) };
     }
     let calls = CALLS.get().wrapping_add(1);
     CALLS.set(calls);
-    if !calls.is_multiple_of(64) {
+    if !calls.is_multiple_of(64) || !matches!(super::seat(), Some(Seat::Here(_))) {
         return;
     }
     let now = std::time::Instant::now();
-    match LET_GO.get() {
+    match HELD_SINCE.get() {
         Some(since) if now - since < LONGEST_HOLD => {}
         Some(_) => {
-            // SAFETY: as in `let_go`; the state is restored at once.
-            unsafe { ffi::PyEval_RestoreThread(ffi::PyEval_SaveThread()) };
-            LET_GO.set(Some(now));
+            let_go();
+            take_back();
+            HELD_SINCE.set(Some(now));
         }
-        None => LET_GO.set(Some(now)),
+        None => HELD_SINCE.set(Some(now)),
     }
 }

@@ -1,74 +1,126 @@
-//! The place where a suspended handler leaves its response.
+//! The place where a handler that was not answered at once leaves its response.
 
 use std::{
     future::Future,
+    mem::replace,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use httpy::Response;
+use http::StatusCode;
+use httpy::{Response, message::text};
 use pyo3::prelude::*;
 
-enum State<T> {
+use super::Bell;
+
+/// ```text
+/// Running --fill--> Answered --poll, Waiting dropped--> Taken
+///    '------ Waiting dropped --> GivenUp
+/// ```
+enum State {
     /// The handler runs; dropping the waiter cancels it through this task.
     Running {
         waker: Option<Waker>,
         task: Option<Py<PyAny>>,
     },
-    Answered(T),
-    /// Taken, or given up by one of the sides.
-    Closed,
+    Answered(Response),
+    Taken,
+    /// The carrier went away before there was a response.
+    GivenUp,
 }
 
-/// The handler's side.
-pub(crate) struct Slot<T = Response>(Arc<Mutex<State<T>>>);
-
-impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+struct Shared {
+    state: Mutex<State>,
+    bell: Arc<Bell>,
 }
 
-impl<T> Slot<T> {
-    /// Makes both sides.
-    pub(crate) fn new(task: Option<Py<PyAny>>) -> (Self, Waiting<T>) {
-        let slot = Self(Arc::new(Mutex::new(State::Running { waker: None, task })));
-        (slot.clone(), Waiting(slot))
+/// The handler's side. Dropped without a response, it answers 500: no request waits for ever.
+pub(crate) struct Slot(Arc<Shared>);
+
+impl Slot {
+    /// Makes both sides. Whoever fills the slot rings `bell`.
+    pub(crate) fn new(bell: Arc<Bell>, task: Option<Py<PyAny>>) -> (Self, Waiting) {
+        let shared = Arc::new(Shared { state: Mutex::new(State::Running { waker: None, task }), bell });
+        (Self(shared.clone()), Waiting(shared))
     }
 
-    /// Whether nobody waits for the response any more, because the client went away.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        matches!(*self.lock(), State::Closed)
+    /// Leaves the response, and its waker at the bell, which is left to the caller to ring. Does nothing if nobody
+    /// waits any more.
+    pub(crate) fn fill(self, response: Response) {
+        self.0.fill(response);
     }
 
-    /// Leaves the response and returns who is to be woken. Does nothing if nobody waits any more.
-    pub(crate) fn fill(&self, response: T) -> Option<Waker> {
-        let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Closed) {
-            State::Running { waker, task } => {
-                *state = State::Answered(response);
-                drop(state);
-                drop(task);
-                waker
+    /// Like [`Slot::fill`], and rings when the loop's present round of callbacks is over.
+    pub(crate) fn fill_soon(self, py: Python<'_>, response: Response) {
+        let bell = self.0.bell.clone();
+        self.fill(response);
+        bell.ring_soon(py);
+    }
+
+    /// Names the task to cancel if the carrier gives up. Returns it if the carrier already has.
+    pub(crate) fn set_task(&self, py: Python<'_>, running: &Py<PyAny>) -> Option<Py<PyAny>> {
+        match &mut *self.0.lock() {
+            State::Running { task, .. } => {
+                *task = Some(running.clone_ref(py));
+                None
             }
-            // The client went away first: its response is dropped.
-            State::Answered(_) | State::Closed => None,
+            State::Answered(_) | State::Taken | State::GivenUp => Some(running.clone_ref(py)),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Whether the carrier has given up, so that the work need not even start.
+    pub(crate) fn is_given_up(&self) -> bool {
+        matches!(*self.0.lock(), State::GivenUp)
+    }
+
+    /// Something to ask later whether anybody still waits.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.0.clone())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let is_lost = matches!(*self.0.lock(), State::Running { .. });
+        if is_lost {
+            self.0.fill(text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"));
+            self.0.bell.ring();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fill(&self, response: Response) {
+        let mut state = self.lock();
+        match replace(&mut *state, State::GivenUp) {
+            State::Running { waker, task } => {
+                *state = State::Answered(response);
+                drop(state);
+                // Outside the lock: the task may go with it, and run Python code.
+                drop(task);
+                if let Some(waker) = waker {
+                    self.bell.leave(waker);
+                }
+            }
+            // The client went away first: its response is dropped.
+            State::GivenUp => {}
+            answered => *state = answered,
+        }
     }
 }
 
 /// The carrier's side: a future of the response. Dropped early, it cancels the handler's task.
-pub(crate) struct Waiting<T = Response>(Slot<T>);
+pub(crate) struct Waiting(Arc<Shared>);
 
-impl<T> Future for Waiting<T> {
-    type Output = T;
+impl Future for Waiting {
+    type Output = Response;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         let mut state = self.0.lock();
         match &mut *state {
             State::Running { waker, .. } => {
@@ -78,20 +130,35 @@ impl<T> Future for Waiting<T> {
                 }
                 Poll::Pending
             }
-            State::Answered(_) => match std::mem::replace(&mut *state, State::Closed) {
+            State::Answered(_) => match replace(&mut *state, State::Taken) {
                 State::Answered(response) => Poll::Ready(response),
-                State::Running { .. } | State::Closed => Poll::Pending,
+                State::Running { .. } | State::Taken | State::GivenUp => Poll::Pending,
             },
-            State::Closed => Poll::Pending,
+            State::Taken | State::GivenUp => Poll::Pending,
         }
     }
 }
 
-impl<T> Drop for Waiting<T> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        let state = std::mem::replace(&mut *self.0.lock(), State::Closed);
+        let state = {
+            let mut state = self.0.lock();
+            let next =
+                if matches!(*state, State::Running { .. } | State::GivenUp) { State::GivenUp } else { State::Taken };
+            replace(&mut *state, next)
+        };
         if let State::Running { task: Some(task), .. } = state {
-            super::event_loop::cancel(task);
+            super::cancel(task);
         }
+    }
+}
+
+/// Tells whether anybody still waits for a response.
+pub(crate) struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// Whether the client went away before it was answered.
+    pub(crate) fn is_given_up(&self) -> bool {
+        matches!(*self.0.lock(), State::GivenUp)
     }
 }

@@ -1,0 +1,268 @@
+"""The App: routes, middleware, error handlers and lifespan of one application."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any, Optional, TextIO, TypeVar, Union
+
+from . import _httpy, hints
+from .describe import describe_app
+from .errors import RouteError
+from .failures import ErrorHandlers
+from .lifespan import Lifespan, check_hook
+from .routing import Registry, Route, check_prefix
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class App(Registry):
+    """Is an application: what the server asks for an answer to each request.
+
+    Args:
+        debug: Answers a crash with a page that shows it. Never use that where others can reach the server.
+            Defaults to False.
+        lifespan: An async context manager function that takes the app: what is before its `yield` runs before
+            the first request, what is after it runs after the last. The values of a yielded mapping appear on
+            `request.state`. Defaults to none.
+        middleware: As if given to `use`. Defaults to none.
+        title: The application's name. Defaults to "HTTPy".
+        version: The application's version. Defaults to "0.1.0".
+        redirect_slashes: Whether a path that no route answers is sent on to the same path with, or without, a
+            slash at its end, if a route answers that. Defaults to True.
+
+    Example:
+        >>> app = App()
+        >>> @app.get("/")
+        ... def index():
+        ...     return "Hello, World!"
+        >>> app.run()
+    """
+
+    def __init__(
+        self,
+        debug: bool = False,
+        lifespan: Optional[Callable[..., Any]] = None,
+        middleware: Iterable[Any] = (),
+        title: str = "HTTPy",
+        version: str = "0.1.0",
+        *,
+        redirect_slashes: bool = True,
+    ) -> None:
+        super().__init__(middleware=middleware)
+        self.title = title
+        self.version = version
+        self.state = SimpleNamespace()
+        self._redirect_slashes = redirect_slashes
+        self._lifespan = Lifespan(lifespan)
+        self._errors = ErrorHandlers(debug)
+        self._mounts: list[tuple[str, App]] = []
+        self._servers = 0
+
+    @property
+    def debug(self) -> bool:
+        """Whether a crash is answered with a page that shows it."""
+        return self._errors.debug
+
+    @debug.setter
+    def debug(self, debug: bool) -> None:
+        self._errors.debug = debug
+
+    def mount(self, prefix: str, app: App) -> None:
+        """Has another HTTPy app answer everything below a prefix, with its own middleware and error handlers.
+
+        Its lifespan runs inside this one's.
+
+        Args:
+            prefix: Where, such as `/api`; without parameters.
+            app: What answers there. It sees paths without the prefix.
+
+        Raises:
+            RouteError: if something is mounted there already, or the app would contain itself.
+            TypeError: if it is not an HTTPy app.
+        """
+        self._check_open()
+        if not isinstance(app, App):
+            hint = "; a Router is included: app.include(router, prefix)" if isinstance(app, Registry) else ""
+            raise TypeError(
+                f"mount takes an HTTPy App today, found {type(app).__name__}{hint}; ASGI and WSGI apps and "
+                "static files are not there yet"
+            )
+        checked = check_prefix(prefix)
+        if not checked or _httpy.pattern_parameters(checked):
+            raise RouteError(f"a mount has a prefix without parameters, found {prefix!r}")
+        if any(taken == checked for taken, _ in self._mounts):
+            raise RouteError(f"an app is mounted at {checked} already")
+        if app is self or self in app._mounted():
+            raise RouteError("an app can't contain itself")
+        self._mounts.append((checked, app))
+
+    def url_for(self, name: str, **params: Any) -> str:
+        """Returns the path of a route, percent-encoded.
+
+        Args:
+            name: The route's name: what `name=` said, else the handler's own name.
+            **params: A value for each parameter of its pattern.
+
+        Raises:
+            RouteError: if there is no such route, or the values don't fit it.
+        """
+        named = [route for route in self._routes if route.name == name]
+        if not named:
+            known = ", ".join(sorted({route.name for route in self._routes})) or "none"
+            raise RouteError(f"no route is named {name!r}; there are: {known}")
+        fitting = [route for route in named if _parameter_names(route) == set(params)]
+        try:
+            return _httpy.build_path((fitting or named)[0].pattern, params)
+        except ValueError as error:
+            raise RouteError(f"route {name!r}: {error}") from error
+
+    def error(self, key: Union[int, type[BaseException]]) -> Callable[[Function], Function]:
+        """Registers a handler for a status or an exception class.
+
+        It is called with the request and the exception (or what it takes of them), `def` or `async def`, and
+        returns what any handler may return; the status is the error's unless it says another.
+
+        Args:
+            key: A status from 400 to 599, HTTPy's own 404 and 405 among them, or an exception class.
+
+        Raises:
+            RouteError: if it has a handler already, or the function takes anything else.
+        """
+
+        def register(function: Function) -> Function:
+            self._check_open()
+            self._errors.add(key, function)
+            return function
+
+        return register
+
+    def on_startup(self, function: Function) -> Function:
+        """Registers a function to run before the first request; takes the app or nothing."""
+        check_hook(function)
+        self._lifespan.startup.append(function)
+        return function
+
+    def on_shutdown(self, function: Function) -> Function:
+        """Registers a function to run after the last request; takes the app or nothing."""
+        check_hook(function)
+        self._lifespan.shutdown.append(function)
+        return function
+
+    def use(self, *middleware: Any) -> None:
+        """Adds middleware around everything this app answers, each inside those added before.
+
+        Raises:
+            ConfigError: if one is no middleware.
+            RouteError: if the app is being served.
+        """
+        self._check_open()
+        super().use(*middleware)
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        workers: int = 1,
+        reload: bool = False,
+        certfile: Optional[str] = None,
+        keyfile: Optional[str] = None,
+        http3: bool = False,
+        **config: Any,
+    ) -> None:
+        """Serves the app until SIGINT or SIGTERM, from the main thread.
+
+        The first signal stops accepting and waits for running requests, at most `grace` seconds; a second one
+        ends at once.
+
+        Args:
+            host: The address to listen on. Defaults to 127.0.0.1, which only this machine reaches.
+            port: The port. Defaults to 8000; 0 has the system choose.
+            workers: How many processes. Defaults to 1; more is not there yet.
+            reload: Not there yet.
+            certfile: Not there yet.
+            keyfile: Not there yet.
+            http3: Not there yet.
+            **config: Limits and the like; `httpy run --help` lists them with their defaults.
+
+        Raises:
+            ConfigError: if a value is wrong, or not there yet, or the port can't be had.
+        """
+        from .config import refuse_later
+        from .server import Server
+
+        refuse_later(workers=workers, reload=reload, certfile=certfile, keyfile=keyfile, http3=http3)
+        Server(self, host=host, port=port, **config).run()
+
+    def describe(self, file: Optional[TextIO] = None) -> None:
+        """Prints the routes, and the chain of middleware with where each stage runs.
+
+        Args:
+            file: Where to. Defaults to standard output.
+        """
+        print(describe_app(self), file=file or sys.stdout)
+
+    def _check_open(self) -> None:
+        if self._servers:
+            raise RouteError("the app is being served: what is registered now would have no effect")
+
+    def _mounted(self) -> Iterator[App]:
+        """This app and everything mounted below it."""
+        yield self
+        for _, app in self._mounts:
+            yield from app._mounted()
+
+    def _native(self) -> tuple[_httpy.Routes, list[tuple[App, _httpy.Context]]]:
+        """The routing table for one server, and the context of each app in it."""
+        answers = self._errors if self._errors else None
+        context = _httpy.Context(self, on_error=answers, statuses=self._errors.statuses)
+        routes = _httpy.Routes(context, middleware=self._middleware, redirect_slashes=self._redirect_slashes)
+        contexts: list[tuple[App, _httpy.Context]] = [(self, context)]
+        for route in self._routes:
+            routes.add(route.methods, route.pattern, _endpoint(route, context))
+        for prefix, app in self._mounts:
+            below, found = app._native()
+            routes.mount(prefix, below)
+            contexts.extend(found)
+        return routes, contexts
+
+    @contextlib.contextmanager
+    def _served(self) -> Iterator[None]:
+        """The time in which registering has no effect any more."""
+        apps = list(self._mounted())
+        for app in apps:
+            app._servers += 1
+        try:
+            yield
+        finally:
+            for app in apps:
+                app._servers -= 1
+
+    @contextlib.asynccontextmanager
+    async def _live(self, contexts: list[tuple[App, _httpy.Context]]) -> AsyncIterator[None]:
+        """The time from startup to shutdown, of this app and then those mounted."""
+        async with contextlib.AsyncExitStack() as stack:
+            for app, context in contexts:
+                context.set_state(await stack.enter_async_context(app._lifespan.running(app)))
+            yield
+
+
+def _endpoint(route: Route, context: _httpy.Context) -> _httpy.Endpoint:
+    return _httpy.Endpoint(
+        route.handler,
+        kind=route.plan.kind,
+        context=context,
+        parameters=route.plan.parameters,
+        keywords=route.plan.keywords,
+        status=route.options.status,
+        stream=route.options.stream,
+        max_body_bytes=route.options.max_body_bytes,
+        middleware=route.middleware,
+        label=f"{getattr(route.handler, '__module__', '')}.{hints.name_of(route.handler)}",
+    )
+
+
+def _parameter_names(route: Route) -> set[str]:
+    return {name for name, _ in _httpy.pattern_parameters(route.pattern)}

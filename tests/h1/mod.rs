@@ -1,0 +1,9 @@
+//! HTTP/1.1 and 1.0 (RFC 9112), byte for byte.
+
+mod closing;
+mod content;
+mod drain;
+mod heads;
+mod limits;
+mod messages;
+mod streaming;

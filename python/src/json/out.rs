@@ -290,7 +290,8 @@ impl Out {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, count: usize) {
-        self.bytes.reserve(count);
+        // A first answer of a thread, or a large one, which keeps its room, begins with none.
+        self.bytes.reserve(count.max(1024));
     }
 
     /// # Safety

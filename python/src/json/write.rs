@@ -278,7 +278,7 @@ impl<'py> Writer<'_, 'py> {
     fn lent_text(&mut self, text: Borrowed<'_, 'py, PyAny>, after: u8) -> bool {
         // SAFETY: a str by the caller's check of the type.
         let Some(ascii) = (unsafe { self.layout.ascii(text.as_ptr()) }) else {
-            return self.lent_wide(text, after);
+            return if self.layout.is_known() { self.lent_wide(text, after) } else { self.lent_utf8(text, after) };
         };
         // SAFETY: borrowed from a str that nothing releases here, as nothing of Python's runs.
         unsafe {

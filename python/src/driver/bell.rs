@@ -7,7 +7,7 @@
 use std::{
     mem::take,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
             AtomicBool,
             Ordering::{AcqRel, Acquire, Release},
@@ -85,7 +85,7 @@ impl Bell {
     pub(crate) fn ring_through(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
         let call_soon = event_loop.getattr(intern!(py, "call_soon"))?.unbind();
-        let ring = Py::new(py, Ring { bell: self.clone() })?;
+        let ring = Py::new(py, Ring { bell: Arc::downgrade(self) })?;
         // Set once: a second loop can't have the same runtime.
         let _ = self.later.set(Later { call_soon, ring });
         Ok(())
@@ -127,12 +127,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What the loop calls to ring.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Ring")]
 struct Ring {
-    bell: Arc<Bell>,
+    /// Weak, because the bell has this: a cycle would keep the loop, and the runtime's descriptors.
+    bell: Weak<Bell>,
 }
 
 #[pymethods]
 impl Ring {
     fn __call__(&self) {
-        self.bell.ring_due();
+        // Gone with its runtime: nobody waits.
+        if let Some(bell) = self.bell.upgrade() {
+            bell.ring_due();
+        }
     }
 }

@@ -35,9 +35,9 @@ from support import PATIENCE_S, python
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="usage is read from /proc")
 
-# Fewer are sent on the other Pythons, where the driver's tests and these are to say that nothing is different.
+# scripts/test-pythons.sh sends fewer: nothing differs there but the interpreter.
 REQUESTS = int(os.environ.get("LEAK_REQUESTS", "200000"))
-# Fewer with the thread driver, which differs in where a request waits, not in what it holds.
+# For the thread driver, which differs in where a request waits, not in what it holds.
 FEWER = 20_000
 CONNECTIONS = 4
 DEPTH = 32

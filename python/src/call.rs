@@ -17,11 +17,12 @@ use pyo3::{
 };
 
 use crate::{
+    afterwards,
+    arriving::{self, Content},
     context::{Context, PyContext},
     driver::{self, Kind, Then, Visit, Watch, is_awaitable},
     errors, fields, json,
     onward::Onward,
-    outgoing,
     plan::{self, Described, Plan, Unfit},
     request::{PyRequest, split},
     response::{self, Background},
@@ -151,7 +152,7 @@ struct Refused {
 #[derive(Default)]
 struct Asked {
     raw: Option<Request>,
-    content: Bytes,
+    content: Option<Content>,
     object: Option<Py<PyRequest>>,
 }
 
@@ -161,9 +162,12 @@ pub(crate) struct Routed(pub(crate) Arc<Callable>);
 impl Handler for Routed {
     fn call(&self, mut request: Request) -> Reply {
         let callable = &self.0;
+        if callable.stream {
+            return arriving::answer(request, callable.max_body_bytes, |request, content| {
+                callable.run(request, content)
+            });
+        }
         let content = match &mut request.body {
-            // A handler that streams takes the content as it comes.
-            _ if callable.stream => Bytes::new(),
             Body::Empty => Bytes::new(),
             Body::Full(content) if content.len() as u64 <= callable.max_body_bytes => std::mem::take(content),
             _ => {
@@ -171,13 +175,13 @@ impl Handler for Routed {
                 return Reply::later(async move {
                     let body = std::mem::take(&mut request.body);
                     match body.collect(callable.max_body_bytes).await {
-                        Ok((content, _trailers)) => callable.run(request, content).await,
+                        Ok((content, _trailers)) => callable.run(request, Content::Whole(content)).await,
                         Err(error) => callable.refuse(&error),
                     }
                 });
             }
         };
-        callable.run(request, content)
+        callable.run(request, Content::Whole(content))
     }
 }
 
@@ -194,10 +198,10 @@ impl Callable {
         response
     }
 
-    fn run(self: &Arc<Self>, request: Request, content: Bytes) -> Reply {
+    fn run(self: &Arc<Self>, request: Request, content: Content) -> Reply {
         // Middleware is asynchronous, whatever it leads to.
         let kind = if self.stages.is_empty() { self.kind } else { Kind::Async };
-        let asked = Asked { raw: Some(request), content, object: None };
+        let asked = Asked { raw: Some(request), content: Some(content), object: None };
         driver::run(kind, Through { callable: self.clone(), asked, may_handle: true })
     }
 
@@ -224,8 +228,9 @@ impl Callable {
     }
 
     /// Answers a request that was refused. Its content is not read.
-    pub(crate) fn answer_refused(self: &Arc<Self>, request: Request) -> Reply {
-        self.run(Request { body: Body::Empty, ..request }, Bytes::new())
+    pub(crate) fn answer_refused(self: &Arc<Self>, mut request: Request) -> Reply {
+        request.body = Body::Empty;
+        self.run(request, Content::Whole(Bytes::new()))
     }
 
     /// Calls the function with what it takes of a request object.
@@ -323,9 +328,9 @@ impl Callable {
     /// The request object, made now if nobody asked for it before.
     fn object<'py>(&self, py: Python<'py>, asked: &mut Asked) -> PyResult<Bound<'py, PyRequest>> {
         if let Some(raw) = asked.raw.take() {
-            let (head, params, body) = split(raw);
-            let arriving = self.stream.then_some(body);
-            let request = PyRequest::new(head, std::mem::take(&mut asked.content), arriving, self.context.clone());
+            let (head, params, _body) = split(raw);
+            let content = asked.content.take().unwrap_or(Content::Whole(Bytes::new()));
+            let request = PyRequest::new(head, content, self.context.clone());
             request.set_matched(self.plan.clone(), params);
             asked.object = Some(Py::new(py, request)?);
         }
@@ -345,7 +350,11 @@ impl Callable {
                 }
                 _ => String::new(),
             };
-            log_failure(py, &self.label, &target, &error);
+            if errors::is_client_disconnected(py, &error) {
+                tracing::debug!(%target, "the client went away before its request was answered");
+            } else {
+                log_failure(py, &self.label, &target, &error);
+            }
             internal_error()
         })
     }
@@ -396,7 +405,7 @@ fn fit<'py>(py: Python<'py>, called: Result<Bound<'py, PyAny>, Unfit>) -> PyResu
 /// A response leaves Python: what is to run after it is arranged.
 fn hand_over(py: Python<'_>, mut response: Response) -> Response {
     match response.extensions_mut().remove::<Background>() {
-        Some(background) => outgoing::with_background(py, response, background),
+        Some(background) => afterwards::with_background(py, response, background),
         None => response,
     }
 }

@@ -10,6 +10,6 @@ mod stream;
 pub use body::{Body, TooLarge};
 pub use exchange::{Exchange, Feature, Features};
 pub use params::Params;
-pub use request::{Peer, Request, accepts_trailers};
+pub use request::{Parts, Peer, Request, accepts_trailers};
 pub use response::{Response, text};
 pub use stream::{ByteStream, Stream};

@@ -41,7 +41,7 @@ use crate::{
     conn::{Connection, Cx, LocalFuture, Protocol},
     error::Error,
     handler::{Guarded, Reply, Stack},
-    message::{Body, Exchange, Feature, Features, Params, Peer, Request, Response, Stream, text},
+    message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, text},
 };
 
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
@@ -200,7 +200,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         {
             head.headers.insert(header::HOST, host);
         }
-        let reply = self.stack.answer(Request {
+        let request = Request::from(Parts {
             method: head.method,
             uri: head.uri,
             version: head.version,
@@ -211,6 +211,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
             params: Params::default(),
             root_len: 0,
         });
+        let reply = self.stack.answer(request);
         Answering { reply, is_head, unread, busy: self.busy.clone() }
     }
 }

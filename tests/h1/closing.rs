@@ -76,7 +76,7 @@ fn waits_for_ever() -> (impl Fn(Request) -> Reply + Send + Sync, oneshot::Receiv
         let (started, guard): (oneshot::Sender<()>, Drops) = parts();
         Reply::later(async move {
             let _guard = guard;
-            let _ = request.body.collect(100).await;
+            let _ = request.into_parts().body.collect(100).await;
             let _ = started.send(());
             std::future::pending().await
         })
@@ -144,7 +144,7 @@ fn content_that_ends_early_is_an_error_to_the_reader() {
         let served = serve(move |request: Request| {
             let guard: Drops = guard();
             Reply::later(async move {
-                let error = request.body.collect(100).await.expect_err("half of it");
+                let error = request.into_parts().body.collect(100).await.expect_err("half of it");
                 assert_eq!(error.kind(), httpy::Kind::Peer);
                 drop(guard);
                 ok("")

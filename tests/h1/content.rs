@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body::Body as _;
+use httpy::message::Parts;
 use httpy::{
     Reply, Request,
     error::Kind,
@@ -42,9 +43,10 @@ fn hands_the_trailer_section_to_whoever_reads_to_the_end() {
     run(async || {
         let served = serve(|request: Request| {
             Reply::later(async move {
-                let (content, trailers) = request.body.collect(100).await.expect("content");
+                let Parts { headers, body, .. } = request.into_parts();
+                let (content, trailers) = body.collect(100).await.expect("content");
                 let trailers = trailers.expect("trailers");
-                ok(format!("{content:?} {:?} {:?}", trailers["x-sum"], request.headers.get("x-sum")))
+                ok(format!("{content:?} {:?} {:?}", trailers["x-sum"], headers.get("x-sum")))
             })
         });
         let mut client = served.connect();
@@ -66,7 +68,7 @@ fn says_100_continue_when_a_handler_asks_for_the_content_and_not_before() {
             let wait = wait();
             Reply::later(async move {
                 let _ = wait.await;
-                let (content, _) = request.body.collect(100).await.expect("content");
+                let (content, _) = request.into_parts().body.collect(100).await.expect("content");
                 ok(content)
             })
         });
@@ -112,7 +114,7 @@ fn says_no_100_continue_to_http_1_0() {
 fn limited(limit: u64) -> impl Fn(Request) -> Reply + Send + Sync {
     move |request: Request| {
         Reply::later(async move {
-            match request.body.collect(limit).await {
+            match request.into_parts().body.collect(limit).await {
                 Ok((content, _)) => ok(format!("{} bytes", content.len())),
                 Err(error) => {
                     assert_eq!(error.kind(), Kind::Limit);
@@ -294,7 +296,7 @@ fn a_handler_that_does_not_read_makes_the_server_take_a_bounded_amount() {
 #[test]
 fn content_arrives_while_the_response_goes_out() {
     run(async || {
-        let served = serve(|request: Request| httpy::Response::new(request.body).into());
+        let served = serve(|request: Request| httpy::Response::new(request.into_parts().body).into());
         let mut client = served.connect();
 
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n").await;

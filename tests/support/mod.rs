@@ -13,7 +13,7 @@ use http_body::Frame;
 use httpy::{
     App, Body, Config, Error, Handler, Reply, Request, Response,
     listen::{MemoryConnector, memory},
-    message::text,
+    message::{Parts, text},
     server::Server,
 };
 use tokio::{
@@ -184,7 +184,7 @@ pub(crate) fn ok(content: impl Into<Body>) -> Response {
 /// Answers with what came: method, target, Host, and how much content.
 pub(crate) fn describe(request: Request) -> Reply {
     Reply::later(async move {
-        let Request { method, uri, headers, body, .. } = request;
+        let Parts { method, uri, headers, body, .. } = request.into_parts();
         let host = headers.get("host").map(|host| host.to_str().unwrap_or("?").to_owned()).unwrap_or_default();
         match body.collect(1 << 20).await {
             Ok((content, _)) => ok(format!("{method} {uri} host={host} content={}", String::from_utf8_lossy(&content))),

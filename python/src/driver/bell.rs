@@ -16,12 +16,13 @@ use std::{
     task::{Context, Waker},
 };
 
+use httpy::Response;
 use pyo3::{intern, prelude::*};
 
 /// The bell of one runtime.
 #[derive(Default)]
 pub(crate) struct Bell {
-    left: Mutex<Vec<Waker>>,
+    left: Mutex<Left>,
     root: Mutex<Option<Waker>>,
     /// Whether the runtime runs. While it does not (the loop's own callbacks run on its thread), ringing is needless:
     /// it looks here first thing.
@@ -34,6 +35,12 @@ pub(crate) struct Bell {
     due: AtomicBool,
 }
 
+#[derive(Default)]
+struct Left {
+    wakers: Vec<Waker>,
+    discarded: Vec<Response>,
+}
+
 struct Later {
     call_soon: Py<PyAny>,
     ring: Py<Ring>,
@@ -42,7 +49,13 @@ struct Later {
 impl Bell {
     /// Leaves a waker for the next ring.
     pub(crate) fn leave(&self, waker: Waker) {
-        lock(&self.left).push(waker);
+        lock(&self.left).wakers.push(waker);
+    }
+
+    /// Leaves a response that nobody waits for any more, to be dropped with the next ring: what follows a response runs
+    /// where it is dropped, and relies on that being the runtime's thread.
+    pub(crate) fn discard(&self, response: Response) {
+        lock(&self.left).discarded.push(response);
     }
 
     /// Wakes the runtime, if it runs and does not know yet. Any thread.
@@ -107,9 +120,11 @@ impl Bell {
         }
         self.rung.swap(false, AcqRel);
         // Taken first: a waker may run code that leaves another.
-        for waker in take(&mut *lock(&self.left)) {
+        let Left { wakers, discarded } = take(&mut *lock(&self.left));
+        for waker in wakers {
             waker.wake();
         }
+        drop(discarded);
     }
 
     /// Wakes the root, from the runtime's own thread.

@@ -196,4 +196,7 @@ def defaults() -> dict[str, Any]:
     """Every configuration value with its default."""
 
 def json_dumps(value: Any, /) -> bytes: ...
+def json_layout(enabled: bool, /) -> bool:
+    """Has the JSON writer read CPython's objects in place, or ask for everything; for tests. Returns which it does."""
+
 def json_loads(data: bytes | bytearray | memoryview | str, /) -> Any: ...

@@ -40,7 +40,7 @@ mod _httpy {
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
-        json::{json_dumps, json_loads},
+        json::{json_dumps, json_layout, json_loads},
         onward::{Next, Onward},
         query::QueryParams,
         request::PyRequest,
@@ -57,6 +57,7 @@ mod _httpy {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::json::test_layout(module.py());
         module.add("REQUIRED", crate::required(module.py())?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -256,9 +256,7 @@ fn whole(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Option<(Bytes, Opt
         return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), Some(BYTES))));
     }
     if is_json(py, body)? {
-        let mut out = Vec::with_capacity(128);
-        json::write(py, body, &mut out)?;
-        return Ok(Some((Bytes::from(out), Some(JSON))));
+        return Ok(Some((json::to_bytes(py, body)?, Some(JSON))));
     }
     Ok(None)
 }
@@ -313,9 +311,7 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
         return Ok(make(status, TEXT, text_bytes(text)?));
     }
     if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
-        let mut out = Vec::with_capacity(128);
-        json::write(py, value, &mut out)?;
-        return Ok(make(status, JSON, Bytes::from(out)));
+        return Ok(make(status, JSON, json::to_bytes(py, value)?));
     }
     if let Ok(response) = value.cast::<PyResponse>() {
         return from_object(response);
@@ -345,9 +341,7 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
         return Ok(response);
     }
     if value.is_instance_of::<PyTuple>() || value.hasattr(intern!(py, "items"))? {
-        let mut out = Vec::new();
-        json::write(py, value, &mut out)?;
-        return Ok(make(status, JSON, Bytes::from(out)));
+        return Ok(make(status, JSON, json::to_bytes(py, value)?));
     }
     let found = value.get_type().fully_qualified_name()?;
     Err(PyTypeError::new_err(format!(

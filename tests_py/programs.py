@@ -23,11 +23,12 @@ def running(command: Sequence[str], **options: Any) -> Iterator[int]:
         command, stderr=subprocess.PIPE, text=True, **{"env": environment(), **options}
     )
     assert process.stderr is not None
-    # Whatever is wrong, a test must not wait for ever.
-    late = threading.Timer(2 * PATIENCE_S, process.kill)
-    late.start()
+    late = threading.Timer(PATIENCE_S, process.kill)
     try:
-        yield _port(process.stderr)
+        late.start()
+        port = _port(process.stderr)
+        late.cancel()
+        yield port
     finally:
         late.cancel()
         process.terminate()

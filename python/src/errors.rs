@@ -78,6 +78,11 @@ pub(crate) fn raised<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseEx
     error.clone_ref(py).into_value(py).into_bound(py)
 }
 
+/// Whether an exception is a `ClientDisconnected`.
+pub(crate) fn is_client_disconnected(py: Python<'_>, error: &PyErr) -> bool {
+    classes(py).is_ok_and(|classes| error.is_instance(py, classes.client_disconnected.bind(py)))
+}
+
 /// An error of the core, as Python raises it.
 pub(crate) fn from_core(py: Python<'_>, error: &httpy::Error) -> PyErr {
     config(py, error.to_string())

@@ -2,6 +2,7 @@
 //!
 //! `plan.rs` is filled once per route, `call.rs` runs once per request, `driver/` says where.
 
+mod afterwards;
 mod arriving;
 mod call;
 mod context;
@@ -18,6 +19,7 @@ mod request;
 mod response;
 mod routes;
 mod server;
+mod site;
 mod symbols;
 mod threads;
 

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use pyo3::{
 };
 
 use crate::{
+    arriving::{Arriving, Chunks, Content},
     context::Context,
     driver::Watch,
     errors, fields,
@@ -60,7 +61,7 @@ pub(crate) struct PyRequest {
     head: Head,
     body: Bytes,
     /// Content that has not arrived yet, of handlers that asked for that.
-    arriving: Mutex<Option<Body>>,
+    arriving: Option<Arriving>,
     context: Arc<Context>,
     matched: OnceLock<Matched>,
     watch: OnceLock<Watch>,
@@ -70,11 +71,15 @@ pub(crate) struct PyRequest {
 }
 
 impl PyRequest {
-    pub(crate) fn new(head: Head, body: Bytes, arriving: Option<Body>, context: Arc<Context>) -> Self {
+    pub(crate) fn new(head: Head, content: Content, context: Arc<Context>) -> Self {
+        let (body, arriving) = match content {
+            Content::Whole(body) => (body, None),
+            Content::Arriving(arriving) => (Bytes::new(), Some(arriving)),
+        };
         Self {
             head,
             body,
-            arriving: Mutex::new(arriving),
+            arriving,
             context,
             matched: OnceLock::new(),
             watch: OnceLock::new(),
@@ -104,11 +109,6 @@ impl PyRequest {
     /// Says how to tell whether anybody waits for the response.
     pub(crate) fn set_watch(&self, watch: Watch) {
         let _ = self.watch.set(watch);
-    }
-
-    /// Takes the content that is still arriving.
-    pub(crate) fn take_arriving(&self) -> Option<Body> {
-        self.arriving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
     /// The text of path parameter `index`.
@@ -404,14 +404,10 @@ impl PyRequest {
     }
 
     /// The content as it arrives, for handlers registered with `stream=True`.
-    fn stream(slf: Bound<'_, Self>) -> PyResult<crate::arriving::Chunks> {
-        let request = slf.get();
-        match request.take_arriving() {
-            Some(body) => Ok(crate::arriving::Chunks::new(body)),
-            None if request.watch.get().is_some() && request.body.is_empty() => {
-                Err(PyRuntimeError::new_err("the request body was streamed already"))
-            }
-            None => Ok(crate::arriving::Chunks::whole(request.body.clone())),
+    fn stream(&self) -> PyResult<Chunks> {
+        match &self.arriving {
+            Some(arriving) => arriving.chunks(),
+            None => Ok(Chunks::whole(self.body.clone())),
         }
     }
 

@@ -244,7 +244,9 @@ fn whole(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Option<(Bytes, Opt
         return Ok(Some((text_bytes(text)?, Some(TEXT))));
     }
     if let Ok(bytes) = body.cast::<PyBytes>() {
-        return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), Some(BYTES))));
+        // No content has no type.
+        let kind = (!bytes.as_bytes().is_empty()).then_some(BYTES);
+        return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), kind)));
     }
     if body.is_none() {
         return Ok(Some((Bytes::new(), None)));
@@ -324,7 +326,12 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
         return from_tuple(py, value.cast::<PyTuple>()?, status);
     }
     if let Some((content, kind)) = whole(py, value)? {
-        return Ok(make(status, kind.unwrap_or(BYTES), content));
+        let mut response = Response::new(Body::from(content));
+        *response.status_mut() = status;
+        if let Some(kind) = kind {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        return Ok(response);
     }
     let asynchronous = value.hasattr(intern!(py, "__aiter__"))?;
     if asynchronous || value.hasattr(intern!(py, "__next__"))? {

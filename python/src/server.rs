@@ -20,6 +20,7 @@ use crate::{
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
     routes::Routes,
+    site::Site,
     threads,
 };
 
@@ -139,7 +140,12 @@ impl Core {
                 // Started and forgotten: it serves as long as its runtime.
                 return std::future::pending().await;
             };
+            let deadline = tokio::time::Instant::now() + grace;
             let cut_off = server.stop(grace).await;
+            if let Some(site) = Site::here() {
+                // What still runs behind responses then is left to the loop, which cancels it when it ends.
+                let _ = tokio::time::timeout_at(deadline, site.rested()).await;
+            }
             driver::tell(Box::new(move |py, _| {
                 if let Err(error) = done.call1(py, (cut_off,)) {
                     error.write_unraisable(py, Some(done.bind(py)));

@@ -7,7 +7,7 @@
 use std::{
     mem::take,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
             AtomicBool,
             Ordering::{AcqRel, Acquire, Release},
@@ -16,12 +16,13 @@ use std::{
     task::{Context, Waker},
 };
 
+use httpy::Response;
 use pyo3::{intern, prelude::*};
 
 /// The bell of one runtime.
 #[derive(Default)]
 pub(crate) struct Bell {
-    left: Mutex<Vec<Waker>>,
+    left: Mutex<Left>,
     root: Mutex<Option<Waker>>,
     /// Whether the runtime runs. While it does not (the loop's own callbacks run on its thread), ringing is needless:
     /// it looks here first thing.
@@ -34,6 +35,12 @@ pub(crate) struct Bell {
     due: AtomicBool,
 }
 
+#[derive(Default)]
+struct Left {
+    wakers: Vec<Waker>,
+    discarded: Vec<Response>,
+}
+
 struct Later {
     call_soon: Py<PyAny>,
     ring: Py<Ring>,
@@ -42,7 +49,13 @@ struct Later {
 impl Bell {
     /// Leaves a waker for the next ring.
     pub(crate) fn leave(&self, waker: Waker) {
-        lock(&self.left).push(waker);
+        lock(&self.left).wakers.push(waker);
+    }
+
+    /// Leaves a response that nobody waits for any more, to be dropped with the next ring: what follows a response runs
+    /// where it is dropped, and relies on that being the runtime's thread.
+    pub(crate) fn discard(&self, response: Response) {
+        lock(&self.left).discarded.push(response);
     }
 
     /// Wakes the runtime, if it runs and does not know yet. Any thread.
@@ -85,7 +98,7 @@ impl Bell {
     pub(crate) fn ring_through(self: &Arc<Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
         let call_soon = event_loop.getattr(intern!(py, "call_soon"))?.unbind();
-        let ring = Py::new(py, Ring { bell: self.clone() })?;
+        let ring = Py::new(py, Ring { bell: Arc::downgrade(self) })?;
         // Set once: a second loop can't have the same runtime.
         let _ = self.later.set(Later { call_soon, ring });
         Ok(())
@@ -107,9 +120,11 @@ impl Bell {
         }
         self.rung.swap(false, AcqRel);
         // Taken first: a waker may run code that leaves another.
-        for waker in take(&mut *lock(&self.left)) {
+        let Left { wakers, discarded } = take(&mut *lock(&self.left));
+        for waker in wakers {
             waker.wake();
         }
+        drop(discarded);
     }
 
     /// Wakes the root, from the runtime's own thread.
@@ -127,12 +142,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What the loop calls to ring.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Ring")]
 struct Ring {
-    bell: Arc<Bell>,
+    /// Weak, because the bell has this: a cycle would keep the loop, and the runtime's descriptors.
+    bell: Weak<Bell>,
 }
 
 #[pymethods]
 impl Ring {
     fn __call__(&self) {
-        self.bell.ring_due();
+        // Gone with its runtime: nobody waits.
+        if let Some(bell) = self.bell.upgrade() {
+            bell.ring_due();
+        }
     }
 }

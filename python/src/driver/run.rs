@@ -108,14 +108,17 @@ fn follow<V: Visit>(
     let mut outcome = visit.call(py, event_loop.pool());
     loop {
         let ended = match outcome {
-            Ok(value) if is_awaitable(value.bind(py)) => match event_loop.step(py, value.into_bound(py)) {
-                Ok(Stepped::Ended(ended)) => ended,
-                Ok(Stepped::Suspended(trampoline, task)) => return Err((trampoline, task)),
-                Err(error) => Err(error),
-            },
-            other => other,
+            Ok(value) if is_awaitable(value.bind(py)) => {
+                let settle = |ended| settle(py, event_loop.object(py), visit, ended);
+                match event_loop.step(py, value.into_bound(py), settle) {
+                    Ok(Stepped::Ended(then)) => Ok(then),
+                    Ok(Stepped::Suspended(trampoline, task)) => return Err((trampoline, task)),
+                    Err(error) => Err(Err(error)),
+                }
+            }
+            other => Err(other),
         };
-        match settle(py, event_loop.object(py), visit, ended) {
+        match ended.unwrap_or_else(|ended| settle(py, event_loop.object(py), visit, ended)) {
             Then::Answer(response) => return Ok(response),
             Then::Await(coroutine) => outcome = Ok(coroutine),
         }

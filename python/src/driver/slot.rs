@@ -107,8 +107,11 @@ impl Shared {
                     self.bell.leave(waker);
                 }
             }
-            // The client went away first: its response is dropped.
-            State::GivenUp => {}
+            // The client went away first.
+            State::GivenUp => {
+                drop(state);
+                self.bell.discard(response);
+            }
             answered => *state = answered,
         }
     }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use pyo3::{ffi, intern, prelude::*, types::PyDict};
 
 use super::{
-    EventLoop, Trampoline,
+    EventLoop, Then, Trampoline,
     context::Entered,
     event_loop::Parts,
     trampoline::{Sent, send},
@@ -43,18 +43,24 @@ pub(crate) struct Spare {
 
 /// What came of a first step.
 pub(crate) enum Stepped {
-    /// The coroutine ended: with a value, or with an exception.
-    Ended(PyResult<Py<PyAny>>),
+    /// The coroutine ended, and this is what comes of it.
+    Ended(Then),
     /// It waits; what it runs in, and the task that drives it now.
     Suspended(Py<Trampoline>, Py<PyAny>),
 }
 
 impl EventLoop {
-    /// Runs a coroutine up to its end or its first suspension, in a task and a context of its own.
+    /// Runs a coroutine up to its end or its first suspension, in a task and a context of its own. If that is its end,
+    /// `settle` says what comes of it, in that context too: a generator it returned is to see what it set.
     ///
     /// # Errors
-    /// If no task can be made. What the handler raises is in [`Stepped::Ended`].
-    pub(crate) fn step(self: &Rc<Self>, py: Python<'_>, coroutine: Bound<'_, PyAny>) -> PyResult<Stepped> {
+    /// If no task can be made. What the handler raises goes to `settle`.
+    pub(crate) fn step(
+        self: &Rc<Self>,
+        py: Python<'_>,
+        coroutine: Bound<'_, PyAny>,
+        settle: impl FnOnce(PyResult<Py<PyAny>>) -> Then,
+    ) -> PyResult<Stepped> {
         let Some(parts) = self.parts() else { return self.make_task(py, coroutine) };
         let mut spare = self.take_spare(py, parts)?;
         let Ok(identity) = Identity::assume(self.object(py), parts, &spare) else {
@@ -62,12 +68,11 @@ impl EventLoop {
             self.keep_spare(spare);
             return self.make_task(py, coroutine);
         };
-        let sent = send(&coroutine);
-        let is_whole = identity.give_up();
-        let ended = match sent {
+        let ended = match send(&coroutine) {
             Sent::Returned(value) => Ok(value.unbind()),
             Sent::Raised(error) => Err(error),
             Sent::Yielded(waits_for) => {
+                identity.give_up();
                 spare.trampoline.get().adopt(&coroutine, Some(waits_for));
                 spare.show(py, parts)?;
                 // The task asks its coroutine, gets what was yielded just now, and waits for it.
@@ -75,6 +80,8 @@ impl EventLoop {
                 return Ok(Stepped::Suspended(spare.trampoline, spare.task));
             }
         };
+        let then = settle(ended);
+        let is_whole = identity.give_up();
         // Its frame may hold the last reference to something of the request's.
         drop(coroutine);
         if is_whole && self.with_home(|home| spare.is_untouched(py, &home.context))? {
@@ -83,7 +90,7 @@ impl EventLoop {
         } else {
             spare.end(py);
         }
-        Ok(Stepped::Ended(ended))
+        Ok(Stepped::Ended(then))
     }
 
     /// Gives a coroutine a task the ordinary way.

@@ -114,6 +114,12 @@ def test_created_says_where() -> None:
     assert created({"id": 1}, location="/users/1").headers["location"] == "/users/1"
 
 
+@pytest.mark.parametrize("helper", [ok, created, accepted])
+def test_without_content_there_is_no_content_type(helper: Callable[[], Response]) -> None:
+    assert helper().body == b""
+    assert "content-type" not in helper().headers
+
+
 def test_no_content_has_none() -> None:
     response = no_content()
 

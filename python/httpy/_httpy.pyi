@@ -1,117 +1,387 @@
-"""The native half of HTTPy. Everything public here is re-exported by `httpy`."""
+"""The native half of HTTPy. Everything public here is re-exported by `httpy`.
+
+The summaries are the native ones too: tests_py/test_stub.py compares them.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Union, final
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar, Union, final, overload
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
-# -- data ---------------------------------------------------------------------------------------------------------
+_Default = TypeVar("_Default")
+_Fields = Union[Mapping[str, str], Iterable[tuple[str, str]]]
+
+# -- data --------------------------------------------------------------------------------------------------------------
 
 @final
 class Headers(Mapping[str, str]):
-    """Read-only header fields: case-insensitive, multi-valued."""
+    """A request's header fields: case-insensitive and multi-valued.
+
+    `headers["accept"]` is all lines of a field, joined with `, ` (RFC 9110 §5.3). Values are read as ISO-8859-1, so
+    that every byte has a character.
+    """
     def __getitem__(self, name: str, /) -> str: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
-    def getlist(self, name: str, /) -> list[str]: ...
-    def multi_items(self) -> list[tuple[str, str]]: ...
+    @overload
+    def get(self, name: str, /, default: None = None) -> str | None:
+        """Returns a field's value, its lines joined with `, `; the default if it is not there."""
+    @overload
+    def get(self, name: str, /, default: _Default) -> str | _Default: ...
+    def getlist(self, name: str, /) -> list[str]:
+        """Returns the values of a field's lines, in order."""
+    def keys(self) -> list[str]:  # type: ignore[override]
+        """Returns the names, in lower case, each once."""
+    def values(self) -> list[str]:  # type: ignore[override]
+        """Returns the value of each name."""
+    def items(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        """Returns (name, value) pairs, each name once."""
+    def multi_items(self) -> list[tuple[str, str]]:
+        """Returns (name, value) pairs, one for each line."""
 
 @final
 class QueryParams(Mapping[str, str]):
-    """Read-only query parameters: multi-valued. `params["a"]` is the last value of `a`."""
+    """A request's query parameters, or a form's fields: multi-valued.
+
+    `query["a"]` is the last value of `a`. `+` is a space, percent-encoded bytes are UTF-8 (WHATWG URL §5.1).
+    `str(query)` is the query as it was sent.
+    """
     def __getitem__(self, name: str, /) -> str: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
-    def getlist(self, name: str, /) -> list[str]: ...
-    def multi_items(self) -> list[tuple[str, str]]: ...
+    @overload
+    def get(self, name: str, /, default: None = None) -> str | None:
+        """Returns the last value of a name; the default if it is not there."""
+    @overload
+    def get(self, name: str, /, default: _Default) -> str | _Default: ...
+    def getlist(self, name: str, /) -> list[str]:
+        """Returns the values of a name, in order."""
+    def keys(self) -> list[str]:  # type: ignore[override]
+        """Returns the names, each once."""
+    def values(self) -> list[str]:  # type: ignore[override]
+        """Returns the last value of each name."""
+    def items(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        """Returns (name, last value) pairs, each name once."""
+    def multi_items(self) -> list[tuple[str, str]]:
+        """Returns (name, value) pairs, as they were sent."""
 
 @final
 class MutableHeaders:
-    """A response's header fields: case-insensitive, multi-valued."""
+    """A response's header fields: case-insensitive and multi-valued.
+
+    `headers["x-a"] = "1"` replaces all lines of a field. What can't be a field raises ValueError: a name that is no
+    token, a value with control characters or with characters outside ISO-8859-1 (RFC 9110 §5.1, §5.5).
+    """
     def __getitem__(self, name: str, /) -> str: ...
     def __setitem__(self, name: str, value: str, /) -> None: ...
     def __delitem__(self, name: str, /) -> None: ...
     def __contains__(self, name: object, /) -> bool: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
-    def get(self, name: str, default: Any = None, /) -> Any: ...
-    def getlist(self, name: str, /) -> list[str]: ...
-    def add(self, name: str, value: str, /) -> None: ...
-    def setdefault(self, name: str, value: str, /) -> str: ...
-    def multi_items(self) -> list[tuple[str, str]]: ...
+    @overload
+    def get(self, name: str, /, default: None = None) -> str | None:
+        """Returns a field's value, its lines joined with `, `; the default if it is not there."""
+    @overload
+    def get(self, name: str, /, default: _Default) -> str | _Default: ...
+    def getlist(self, name: str, /) -> list[str]:
+        """Returns the values of a field's lines, in order."""
+    def keys(self) -> list[str]:
+        """Returns the names, in lower case, each once."""
+    def values(self) -> list[str]:
+        """Returns the value of each name."""
+    def items(self) -> list[tuple[str, str]]:
+        """Returns (name, value) pairs, each name once."""
+    def multi_items(self) -> list[tuple[str, str]]:
+        """Returns (name, value) pairs, one for each line."""
+    def add(self, name: str, value: str, /) -> None:
+        """Adds a line and keeps those already there.
+
+        Raises:
+            ValueError: if it can't be a field.
+        """
+    def setdefault(self, name: str, value: str, /) -> str:
+        """Sets a field unless it is there, and returns its value.
+
+        Raises:
+            ValueError: if it can't be a field.
+        """
+    def update(self, fields: _Fields, /) -> None:
+        """Sets every field of a mapping or of pairs.
+
+        Lines that were there are replaced; a name given several times has several lines.
+
+        Raises:
+            ValueError: if one can't be a field; then nothing is changed.
+        """
 
 @final
 class Request:
-    """A request (read-only, filled lazily)."""
+    """A request (read-only, filled lazily).
 
-    method: str
-    path: str
-    raw_path: bytes
-    query_string: bytes
-    scheme: str
-    http_version: Literal["1.0", "1.1", "2", "3"]
-    version: str
-    url: str
-    headers: Headers
-    query: QueryParams
-    query_params: QueryParams
-    cookies: dict[str, str]
-    path_params: dict[str, Any]
-    client: tuple[str, int] | None
-    client_address: str
-    server: tuple[str, int] | None
-    body: bytes
-    text: str
-    json: Any
-    form: Any
-    files: Any
-    state: Any
-    app: Any
-    id: str
-    is_keep_alive: bool
-    is_disconnected: bool
-    route: str | None
-    tls: Any
-    def get_header(self, name: str, default: str | None = None) -> str | None: ...
-    def get_query(self, name: str, default: str | None = None) -> str | None: ...
-    def supports(self, feature: str, /) -> bool: ...
-    def stream(self) -> Chunks: ...
+    Nothing is made before it is asked for. The content has arrived before the handler is called, unless that was
+    registered with `stream=True`. It may be used on any thread.
+    """
+    @property
+    def method(self) -> str:
+        """The method, such as "GET" (RFC 9110 §9)."""
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded, without the query.
+
+        What is not UTF-8 is replaced. In a mounted app it has the prefix of the mount; see `root_path`.
+        """
+    @property
+    def raw_path(self) -> bytes:
+        """The path as it was sent."""
+    @property
+    def root_path(self) -> str:
+        """The path the mounts on the way have taken."""
+    @property
+    def query_string(self) -> bytes:
+        """The query as it was sent, without the `?`."""
+    @property
+    def scheme(self) -> Literal["http", "https"]:
+        """The scheme: `https` on a TLS connection, else `http`."""
+    @property
+    def http_version(self) -> Literal["1.0", "1.1", "2", "3"]:
+        """The version of HTTP: `1.0`, `1.1`, `2` or `3`."""
+    @property
+    def version(self) -> str:
+        """The protocol as HTTP/1 writes it, `HTTP/1.1`."""
+    @property
+    def url(self) -> str:
+        """The target as an absolute URL.
+
+        The host is the target's own, else the Host field's (RFC 9110 §7.1): the client's word, which may be anything.
+        """
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+    @property
+    def query(self) -> QueryParams:
+        """The query parameters."""
+    @property
+    def query_params(self) -> QueryParams:
+        """The same as `query`, under Starlette's name."""
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies the client sent (RFC 6265 §5.4).
+
+        Of two with one name the first wins, as the more specific path is sent first.
+        """
+    @property
+    def path_params(self) -> dict[str, Any]:
+        """The path parameters, converted."""
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Host and port of the client; None where there are none."""
+    @property
+    def client_address(self) -> str:
+        """The address of the client; empty where there is none."""
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port the client has connected to; None where there are none."""
+    @property
+    def body(self) -> bytes:
+        """The content.
+
+        At most `max_body_bytes`. Empty with `stream=True`: use `stream()`.
+        """
+    @property
+    def text(self) -> str:
+        """The content as text.
+
+        By the charset of Content-Type, else UTF-8.
+
+        Raises:
+            HTTPError: 400 if it does not decode.
+        """
+    @property
+    def json(self) -> Any:
+        """The content as JSON.
+
+        Read once: the same object each time. The content type is not looked at.
+
+        Raises:
+            HTTPError: 400 if it is not JSON (RFC 8259), with the place of the mistake.
+        """
+    @property
+    def form(self) -> QueryParams:
+        """The fields of an urlencoded form.
+
+        Raises:
+            HTTPError: 415 if the content type is not `application/x-www-form-urlencoded`, 400 if it is not UTF-8.
+        """
+    @property
+    def state(self) -> Any:
+        """A place for the application's own values, with those `lifespan` yielded.
+
+        One for each request; middleware and handler share it.
+        """
+    @property
+    def app(self) -> Any:
+        """The application that answers."""
+    @property
+    def id(self) -> str:
+        """A random id of this request, 32 hexadecimal digits."""
+    @property
+    def is_keep_alive(self) -> bool:
+        """Whether the client wants the connection kept (RFC 9112 §9.3)."""
+    @property
+    def is_disconnected(self) -> bool:
+        """Whether the client went away before it was answered.
+
+        Not known before the handler has awaited something, or runs on a pool thread.
+        """
+    @property
+    def route(self) -> str | None:
+        """The pattern of the route that answers."""
+    @property
+    def tls(self) -> Any:
+        """Details of the TLS session; None on a plain connection."""
+    def get_header(self, name: str, default: str | None = None) -> str | None:
+        """Returns a field's value, its lines joined with `, `; the default if it is not there."""
+    def get_query(self, name: str, default: str | None = None) -> str | None:
+        """Returns the last value of a query parameter; the default if it is not there."""
+    def supports(self, feature: str, /) -> bool:
+        """Whether the protocol this request came by can do something.
+
+        Args:
+            feature: "trailers", "early_hints", "push", "websocket", "http3" or another; the error names all.
+
+        Raises:
+            ValueError: if there is no such feature.
+        """
+    def stream(self) -> Chunks:
+        """The content as it arrives, for handlers registered with `stream=True`.
+
+        In other handlers it is the whole content at once.
+
+        Raises:
+            RuntimeError: if it was called already: content arrives only once.
+        """
 
 @final
 class Chunks:
-    """Chunks of request content, for `async for`, or for `for` on a thread that may block."""
+    """Chunks of request content, for `async for`, or for `for` on a thread that may block.
 
+    At most 64 KiB and one frame wait in memory; then the client has to wait.
+    """
     def __iter__(self) -> Iterator[bytes]: ...
     def __next__(self) -> bytes: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def __anext__(self) -> Awaitable[bytes]: ...
 
+@disjoint_base
 class Response:
-    """A response. Subclasses add ways to make one."""
+    """A response. Subclasses add ways to make one.
 
-    status: int
-    headers: MutableHeaders
-    body: bytes
-    background: Any
+    Args:
+        body: str is sent as UTF-8 text, bytes as they are, a dict, list, number or dataclass as JSON, any other
+            iterable or async iterable piece by piece. Defaults to no content.
+        status: The status code, 200 to 999. Defaults to 200.
+        headers: Fields; pairs may have a name several times. Defaults to none.
+        media_type: The content type, with `; charset=utf-8` if it is text and says no charset. Defaults to that of the
+            body's kind, unless headers has one.
+        background: Called after the response was sent: `def`, on a pool thread, or `async def`; or a list of such.
+            Defaults to nothing.
+
+    Raises:
+        ValueError: if the status is out of range, or something can't be a field (RFC 9110 §5.5).
+        TypeError: if the body is nothing that can be sent.
+    """
     def __new__(
         cls,
-        body: Any = b"",
+        body: Any = None,
         status: int = 200,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        headers: _Fields | None = None,
         *,
         media_type: str | None = None,
-        background: Callable[[], Any] | None = None,
+        background: Callable[[], Any] | Sequence[Callable[[], Any]] | None = None,
     ) -> Self: ...
-    def set_cookie(self, name: str, value: str = "", **attributes: Any) -> None: ...
-    def delete_cookie(self, name: str, **attributes: Any) -> None: ...
+    @property
+    def status(self) -> int:
+        """The status code."""
+    @status.setter
+    def status(self, status: int, /) -> None: ...
+    @property
+    def status_code(self) -> int:
+        """The same as `status`, under Starlette's name."""
+    @status_code.setter
+    def status_code(self, status: int, /) -> None: ...
+    @property
+    def headers(self) -> MutableHeaders:
+        """The header fields."""
+    @property
+    def body(self) -> Any:
+        """The content; of a streamed response the iterable.
 
-# -- the plan: worked out once by httpy.plan, carried out per request ---------------------------------------------
+        Bytes as they will be sent. What is set is read as in `Response(body)`.
+        """
+    @body.setter
+    def body(self, body: Any, /) -> None: ...
+    @property
+    def background(self) -> Any:
+        """What is called after the response was sent; None means nothing."""
+    @background.setter
+    def background(self, background: Any, /) -> None: ...
+    def set_cookie(
+        self,
+        name: str,
+        value: str = "",
+        max_age: int | None = None,
+        expires: datetime | float | str | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: Literal["lax", "strict", "none"] | None = "lax",
+        partitioned: bool = False,
+    ) -> None:
+        """Adds a `Set-Cookie` field (RFC 6265 §4.1).
+
+        Args:
+            name: A token.
+            value: Quoted if it needs that. Defaults to nothing.
+            max_age: How long it is kept, in seconds. Defaults to None: until the browser ends.
+            expires: The same as a time, as seconds from now, or as text; what is old does not know max_age.
+            path: Where it is sent. Defaults to everywhere.
+            domain: Defaults to None: this host alone.
+            secure: Whether it is sent over TLS alone. Defaults to False.
+            httponly: Whether scripts can't see it. Defaults to False.
+            samesite: Whether it is sent from other sites' pages; None says nothing. Defaults to "lax".
+            partitioned: Whether it is kept for each top-level site apart. Defaults to False.
+
+        Raises:
+            ValueError: if the name is no token, or something would end the cookie early.
+        """
+    def delete_cookie(
+        self,
+        name: str,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: Literal["lax", "strict", "none"] | None = "lax",
+        partitioned: bool = False,
+    ) -> None:
+        """Has the client forget a cookie.
+
+        Path and domain have to be those it was set with.
+
+        Raises:
+            ValueError: as `set_cookie` does.
+        """
+
+# -- the plan: worked out once by httpy.plan, carried out per request --------------------------------------------------
 
 __version__: Final[str]
 REQUIRED: Final[object]
-"""Stands for "no default" in a Parameter."""
+"""Stands for "no default" in a parameter."""
 
-Parameter = tuple[str, str, Union[str, Callable[[Any], Any]], Any, bool]
+_Parameter = tuple[str, str, Union[str, Callable[[Any], Any]], Any, bool]
 """(name, source, convert, default, many).
 
 name: the argument's name. source: "request", "path", "query" or "body" (the parsed JSON body).
@@ -126,6 +396,9 @@ class Endpoint:
 
     Parameters are passed by position in the order given; the last `keywords` of them by name. `label` names the handler
     in logs, as `module.function`.
+
+    Raises:
+        ValueError: if kind or status is none.
     """
     def __new__(
         cls,
@@ -133,70 +406,186 @@ class Endpoint:
         *,
         kind: Literal["inline", "async", "pooled"],
         context: Context,
-        parameters: Sequence[Parameter] = (),
+        parameters: Sequence[_Parameter] = ...,
         keywords: int = 0,
         status: int = 200,
         stream: bool = False,
         max_body_bytes: int | None = None,
-        label: str = "",
-        middleware: Sequence[Any] = (),
-    ) -> Endpoint: ...
+        label: str = ...,
+        middleware: Sequence[Any] = ...,
+    ) -> Self: ...
 
 @final
 class Context:
-    """What all endpoints of one app share: the app object, state, and how errors are answered."""
+    """What all endpoints of one app share.
+
+    The app object, state, and how errors are answered: `on_error` is called with the request and the exception;
+    `statuses` are those of HTTPy's own refusals it wants to see as well.
+    """
     def __new__(
         cls,
         app: Any,
         *,
         on_error: Callable[[Request, BaseException], Any] | None = None,
-        statuses: Iterable[int] = (),
-    ) -> Context: ...
-    def set_state(self, values: Mapping[str, Any], /) -> None: ...
+        statuses: Sequence[int] = ...,
+    ) -> Self: ...
+    def set_state(self, values: Mapping[str, Any], /) -> None:
+        """Sets what appears on every request's `state`."""
 
 @final
 class Routes:
-    """The routing table of one app."""
+    """The routing table of one application."""
     def __new__(
         cls,
         context: Context,
         *,
-        middleware: Sequence[Any] = (),
+        middleware: Sequence[Any] = ...,
         redirect_slashes: bool = False,
-    ) -> Routes: ...
-    def add(self, methods: Sequence[str] | None, pattern: str, endpoint: Endpoint, /) -> None: ...
-    def mount(self, prefix: str, routes: Routes, /) -> None: ...
+    ) -> Self: ...
+    def add(self, methods: Sequence[str] | None, pattern: str, endpoint: Endpoint, /) -> None:
+        """Registers an endpoint for methods (None: any) of a pattern.
+
+        Raises:
+            RouteError: if the pattern is malformed, a method is not a token, or another route answers the same.
+        """
+    def mount(self, prefix: str, routes: Routes, /) -> None:
+        """Has another application's routes answer everything below a prefix.
+
+        Raises:
+            RouteError: if the prefix is malformed or has parameters.
+        """
 
 def build_path(pattern: str, params: Mapping[str, Any], /) -> str:
-    """Builds the path of a pattern, percent-encoded."""
+    """Builds the path of a pattern, percent-encoded.
+
+    Raises:
+        ValueError: if a parameter is missing, not in the pattern, or does not fit its converter.
+    """
 
 def pattern_parameters(pattern: str, /) -> list[tuple[str, str]]:
-    """The (name, converter) pairs of a pattern; raises RouteError if it is malformed."""
+    """The (name, converter) pairs of a pattern.
+
+    Raises:
+        RouteError: if it is malformed.
+    """
 
 def canonical_pattern(pattern: str, /) -> str:
-    """The pattern in the spelling `/users/{id:int}`."""
+    """The pattern in the spelling `/users/{id:int}`.
 
-# -- serving ------------------------------------------------------------------------------------------------------
+    Raises:
+        RouteError: if it is malformed.
+    """
+
+# -- on its way: made by the native half, given to Python --------------------------------------------------------------
+
+@final
+class Next:
+    """What middleware calls to go on."""
+    def __call__(self, request: Request) -> Onward: ...
+
+@final
+class Onward:
+    """The rest of a chain, under way.
+
+    Awaited once, it gives the response.
+    """
+    def __await__(self) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, _value: Any) -> Any:
+        """Goes on with the chain, as coroutines do."""
+    def throw(self, error: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
+        """Raises an exception where the chain waits."""
+    def close(self) -> None:
+        """Ends the chain where it waits."""
+
+# -- serving -----------------------------------------------------------------------------------------------------------
 
 @final
 class Selector:
-    """The selector of the `selector` driver."""
-    def __new__(cls) -> Selector: ...
+    """A selector for `asyncio.SelectorEventLoop` that runs a tokio runtime while it waits.
+
+    To be made on the thread that will run the loop. Absent on Windows.
+    """
+    def __new__(cls) -> Self: ...
+    def attach(self, event_loop: Any) -> None:
+        """Tells the selector whose it is; until then it only waits for asyncio's descriptors.
+
+        Handlers will run in copies of the present context, so it may be called again.
+
+        Raises:
+            RuntimeError: if it is another loop's.
+        """
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        """Registers a descriptor, as `selectors.BaseSelector` has it."""
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        """Changes what a descriptor is watched for."""
+    def unregister(self, fileobj: Any) -> Any:
+        """Forgets a descriptor."""
+    def get_key(self, fileobj: Any) -> Any:
+        """Returns the key of a descriptor."""
+    def get_map(self) -> Any:
+        """Returns the keys of all descriptors."""
+    def select(self, timeout: float | None = None) -> Any:
+        """Waits at most `timeout` seconds (None: without end) and returns the descriptors that are ready."""
+    def close(self) -> None:
+        """Ends the runtime and everything that runs on it.
+
+        Raises:
+            RuntimeError: while it waits, or on another thread than its own.
+        """
 
 @final
 class Core:
-    """A bound server, run by one loop."""
-    def __new__(cls, routes: Routes, config: Mapping[str, Any] = ..., /) -> Core: ...
-    def bind(self, host: str, port: int, /) -> int: ...
-    def start(self, selector: Selector | None, event_loop: Any, /) -> None: ...
-    def stop(self, grace: float | None, done: Callable[[int], None], /) -> None: ...
-    def close(self) -> None: ...
+    """A bound server, run by one loop.
+
+    `config` has values by the names of `defaults()`; what is not named keeps its default.
+
+    Raises:
+        ConfigError: if a name or a value is wrong.
+    """
+    def __new__(cls, routes: Routes, config: Mapping[str, Any] | None = None, /) -> Self: ...
+    def bind(self, host: str, port: int, /) -> int:
+        """Binds a TCP address and returns its port.
+
+        Raises:
+            ConfigError: if the host is not an address or the port can't be had.
+        """
+    def start(self, selector: Selector | None, event_loop: Any, /) -> None:
+        """Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to."""
+    def stop(self, grace: float | None, done: Callable[[int], None], /) -> None:
+        """Stops accepting, finishes what runs, and calls `done` on the loop's thread.
+
+        At most `grace` seconds; None is the configured time. `done` gets the number of connections that were cut off.
+
+        Raises:
+            RuntimeError: if the server does not run.
+        """
+    def close(self) -> None:
+        """Ends the thread driver's runtime; the selector's ends with its loop."""
 
 def defaults() -> dict[str, Any]:
-    """Every configuration value with its default."""
+    """Every configuration value with its default.
 
-def json_dumps(value: Any, /) -> bytes: ...
+    Sizes in bytes, times in seconds.
+    """
+
+def json_dumps(value: Any, /) -> bytes:
+    """Writes a value as JSON.
+
+    UTF-8, without spaces. See docs/json.md for what has a JSON form.
+
+    Raises:
+        TypeError: if a value has none, by its place in the document.
+        ValueError: for cycles, and for more than 256 levels.
+    """
+
+def json_loads(data: bytes | bytearray | memoryview | str, /) -> Any:
+    """Reads a JSON document.
+
+    Raises:
+        ValueError: if it is not JSON (RFC 8259), with line and column; or deeper than 256 levels.
+    """
+
 def json_layout(enabled: bool, /) -> bool:
-    """Has the JSON writer read CPython's objects in place, or ask for everything; for tests. Returns which it does."""
-
-def json_loads(data: bytes | bytearray | memoryview | str, /) -> Any: ...
+    """Has the JSON writer read CPython's objects in place, or ask for everything. Returns which of both it does now."""

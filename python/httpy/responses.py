@@ -135,13 +135,13 @@ class StreamingResponse(Response):
         return Response.__new__(cls, body, status, headers, media_type=media_type, background=background)
 
 
-def ok(body: Any = b"", headers: Optional[HeadersLike] = None) -> Response:
+def ok(body: Any = None, headers: Optional[HeadersLike] = None) -> Response:
     """Makes a 200 response."""
     return _answer(200, body, headers)
 
 
 def created(
-    body: Any = b"", *, location: Optional[str] = None, headers: Optional[HeadersLike] = None
+    body: Any = None, *, location: Optional[str] = None, headers: Optional[HeadersLike] = None
 ) -> Response:
     """Makes a 201 response; location is the URL of what was made."""
     response = _answer(201, body, headers)
@@ -150,7 +150,7 @@ def created(
     return response
 
 
-def accepted(body: Any = b"", headers: Optional[HeadersLike] = None) -> Response:
+def accepted(body: Any = None, headers: Optional[HeadersLike] = None) -> Response:
     """Makes a 202 response: the work will be done later."""
     return _answer(202, body, headers)
 

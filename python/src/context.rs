@@ -52,6 +52,7 @@ impl PyContext {
     }
 
     /// Sets what appears on every request's `state`.
+    #[pyo3(signature = (values, /))]
     fn set_state(&self, values: &Bound<'_, PyAny>) -> PyResult<()> {
         let dict = PyDict::new(values.py());
         dict.as_any().call_method1("update", (values,))?;

@@ -129,7 +129,8 @@ impl Headers {
         iterate(py, names(self.map()))
     }
 
-    #[pyo3(signature = (name, default=None, /))]
+    /// Returns a field's value, its lines joined with `, `; the default if it is not there.
+    #[pyo3(signature = (name, /, default=None))]
     fn get<'py>(&self, py: Python<'py>, name: &str, default: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
         match joined(self.map(), name) {
             Some(value) => Some(PyString::new(py, &value).into_any()),
@@ -137,23 +138,29 @@ impl Headers {
         }
     }
 
+    /// Returns the values of a field's lines, in order.
+    #[pyo3(signature = (name, /))]
     fn getlist(&self, name: &str) -> Vec<String> {
         all(self.map(), name)
     }
 
+    /// Returns the names, in lower case, each once.
     fn keys(&self) -> Vec<String> {
         names(self.map())
     }
 
+    /// Returns the value of each name.
     fn values(&self) -> Vec<String> {
         self.map().keys().filter_map(|name| joined(self.map(), name.as_str())).collect()
     }
 
+    /// Returns (name, value) pairs, each name once.
     fn items(&self) -> Vec<(String, String)> {
         let map = self.map();
         map.keys().filter_map(|name| Some((name.as_str().to_owned(), joined(map, name.as_str())?))).collect()
     }
 
+    /// Returns (name, value) pairs, one for each line.
     fn multi_items(&self) -> Vec<(String, String)> {
         pairs(self.map())
     }
@@ -213,7 +220,8 @@ impl MutableHeaders {
         iterate(py, self.with(|map| names(map)))
     }
 
-    #[pyo3(signature = (name, default=None, /))]
+    /// Returns a field's value, its lines joined with `, `; the default if it is not there.
+    #[pyo3(signature = (name, /, default=None))]
     fn get<'py>(&self, py: Python<'py>, name: &str, default: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
         match self.with(|map| joined(map, name)) {
             Some(value) => Some(PyString::new(py, &value).into_any()),
@@ -221,37 +229,46 @@ impl MutableHeaders {
         }
     }
 
+    /// Returns the values of a field's lines, in order.
+    #[pyo3(signature = (name, /))]
     fn getlist(&self, name: &str) -> Vec<String> {
         self.with(|map| all(map, name))
     }
 
+    /// Returns the names, in lower case, each once.
     fn keys(&self) -> Vec<String> {
         self.with(|map| names(map))
     }
 
+    /// Returns the value of each name.
     fn values(&self) -> Vec<String> {
         self.with(|map| map.keys().filter_map(|name| joined(map, name.as_str())).collect())
     }
 
+    /// Returns (name, value) pairs, each name once.
     fn items(&self) -> Vec<(String, String)> {
         self.with(|map| {
             map.keys().filter_map(|name| Some((name.as_str().to_owned(), joined(map, name.as_str())?))).collect()
         })
     }
 
+    /// Returns (name, value) pairs, one for each line.
     fn multi_items(&self) -> Vec<(String, String)> {
         self.with(|map| pairs(map))
     }
 
     /// Adds a line and keeps those already there.
-    fn add(&self, name: &str, text: &str) -> PyResult<()> {
-        let (key, value) = (self::name(name)?, value(name, text)?);
+    #[pyo3(signature = (name, value, /))]
+    fn add(&self, name: &str, value: &str) -> PyResult<()> {
+        let (key, value) = (self::name(name)?, self::value(name, value)?);
         self.with(|map| map.append(key, value));
         Ok(())
     }
 
-    fn setdefault(&self, name: &str, text: &str) -> PyResult<String> {
-        let (key, value) = (self::name(name)?, value(name, text)?);
+    /// Sets a field unless it is there, and returns its value.
+    #[pyo3(signature = (name, value, /))]
+    fn setdefault(&self, name: &str, value: &str) -> PyResult<String> {
+        let (key, value) = (self::name(name)?, self::value(name, value)?);
         Ok(self.with(|map| {
             map.entry(key).or_insert(value);
             joined(map, name).unwrap_or_default()
@@ -259,6 +276,7 @@ impl MutableHeaders {
     }
 
     /// Sets every field of a mapping or of pairs.
+    #[pyo3(signature = (fields, /))]
     fn update(&self, fields: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut new = HeaderMap::new();
         extend(&mut new, fields)?;

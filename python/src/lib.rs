@@ -53,11 +53,14 @@ mod _httpy {
     #[pymodule_export]
     use crate::driver::Selector;
 
-    use pyo3::prelude::*;
+    use pyo3::{prelude::*, types::PyMapping};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::json::test_layout(module.py());
+        // What tests for a mapping shall find one.
+        PyMapping::register::<Headers>(module.py())?;
+        PyMapping::register::<QueryParams>(module.py())?;
         module.add("REQUIRED", crate::required(module.py())?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -87,10 +87,12 @@ impl Onward {
         }
     }
 
+    /// Goes on with the chain, as coroutines do.
     fn send<'py>(&self, py: Python<'py>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.__next__(py)
     }
 
+    /// Raises an exception where the chain waits.
     #[pyo3(signature = (error, value=None, traceback=None))]
     fn throw<'py>(
         &self,
@@ -109,6 +111,7 @@ impl Onward {
         self.advanced(py, went(py, thrown), coroutine, may_handle)
     }
 
+    /// Ends the chain where it waits.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let state = std::mem::replace(&mut *self.lock(), State::Done);
         match state {

@@ -66,7 +66,8 @@ impl QueryParams {
         PyList::new(py, self.names())?.try_iter()
     }
 
-    #[pyo3(signature = (name, default=None, /))]
+    /// Returns the last value of a name; the default if it is not there.
+    #[pyo3(signature = (name, /, default=None))]
     fn get<'py>(&self, py: Python<'py>, name: &str, default: Option<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
         match last(&self.0, name) {
             Some(value) => Some(pyo3::types::PyString::new(py, &value).into_any()),
@@ -74,18 +75,23 @@ impl QueryParams {
         }
     }
 
+    /// Returns the values of a name, in order.
+    #[pyo3(signature = (name, /))]
     fn getlist(&self, name: &str) -> Vec<String> {
         values(&self.0, name).map(Cow::into_owned).collect()
     }
 
+    /// Returns the names, each once.
     fn keys(&self) -> Vec<String> {
         self.names()
     }
 
+    /// Returns the last value of each name.
     fn values(&self) -> Vec<String> {
         self.items().into_iter().map(|(_, value)| value).collect()
     }
 
+    /// Returns (name, last value) pairs, each name once.
     fn items(&self) -> Vec<(String, String)> {
         let value = |name: &String| last(&self.0, name).unwrap_or_default().into_owned();
         self.names()
@@ -97,6 +103,7 @@ impl QueryParams {
             .collect()
     }
 
+    /// Returns (name, value) pairs, as they were sent.
     fn multi_items(&self) -> Vec<(String, String)> {
         pieces(&self.0).map(|(key, value)| (decode(key).into_owned(), decode(value).into_owned())).collect()
     }

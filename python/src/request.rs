@@ -154,6 +154,7 @@ fn address<'py>(py: Python<'py>, address: Option<std::net::SocketAddr>) -> PyRes
 
 #[pymethods]
 impl PyRequest {
+    /// The method, such as "GET" (RFC 9110 §9).
     #[getter]
     fn method<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         match self.head.method {
@@ -163,7 +164,7 @@ impl PyRequest {
         }
     }
 
-    /// The path, decoded.
+    /// The path, percent-decoded, without the query.
     #[getter]
     fn path(&self) -> Cow<'_, str> {
         percent_decode_str(self.head.uri.path()).decode_utf8_lossy()
@@ -181,16 +182,19 @@ impl PyRequest {
         percent_decode_str(&self.head.uri.path()[..self.head.root_len]).decode_utf8_lossy()
     }
 
+    /// The query as it was sent, without the `?`.
     #[getter]
     fn query_string<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.query_text().as_bytes())
     }
 
+    /// The scheme: `https` on a TLS connection, else `http`.
     #[getter]
     fn scheme(&self) -> &'static str {
         if self.head.peer.is_tls { "https" } else { "http" }
     }
 
+    /// The version of HTTP: `1.0`, `1.1`, `2` or `3`.
     #[getter]
     fn http_version(&self) -> &'static str {
         match self.head.version {
@@ -201,6 +205,7 @@ impl PyRequest {
         }
     }
 
+    /// The protocol as HTTP/1 writes it, `HTTP/1.1`.
     #[getter]
     fn version(&self) -> String {
         format!("HTTP/{}", self.http_version())
@@ -213,22 +218,27 @@ impl PyRequest {
         format!("{}://{}{target}", self.scheme(), self.authority())
     }
 
+    /// The header fields.
     #[getter]
     fn headers(slf: Py<Self>) -> Headers {
         Headers(slf)
     }
 
+    /// The query parameters.
     #[getter(query)]
     fn query_view(&self) -> QueryParams {
         QueryParams(self.query_text().into())
     }
 
+    /// The same as `query`, under Starlette's name.
     #[getter]
     fn query_params(&self) -> QueryParams {
         self.query_view()
     }
 
-    /// The cookies; of two with one name the first wins, as the more specific path is sent first (RFC 6265 §5.4).
+    /// The cookies the client sent (RFC 6265 §5.4).
+    ///
+    /// Of two with one name the first wins, as the more specific path is sent first.
     #[getter]
     fn cookies<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let cookies = PyDict::new(py);
@@ -244,6 +254,7 @@ impl PyRequest {
         Ok(cookies)
     }
 
+    /// The path parameters, converted.
     #[getter]
     fn path_params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let params = PyDict::new(py);
@@ -257,27 +268,33 @@ impl PyRequest {
         Ok(params)
     }
 
+    /// Host and port of the client; None where there are none.
     #[getter]
     fn client<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         address(py, self.head.peer.client)
     }
 
+    /// The address of the client; empty where there is none.
     #[getter]
     fn client_address(&self) -> String {
         self.head.peer.client.map(|client| client.ip().to_string()).unwrap_or_default()
     }
 
+    /// Host and port the client has connected to; None where there are none.
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         address(py, self.head.peer.server)
     }
 
+    /// The content.
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.body)
     }
 
-    /// The content as text, by the charset of `Content-Type`, else UTF-8. What does not decode is a 400.
+    /// The content as text.
+    ///
+    /// By the charset of `Content-Type`, else UTF-8. What does not decode is a 400.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let charset = self.head.headers.get(header::CONTENT_TYPE).and_then(|kind| {
@@ -296,7 +313,9 @@ impl PyRequest {
         decoded.map_err(|_| errors::http(py, 400, &format!("request body is not valid {charset}")))
     }
 
-    /// The content as JSON. What is not JSON is a 400.
+    /// The content as JSON.
+    ///
+    /// Read once. What is not JSON is a 400.
     #[getter]
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.read_json(py).cloned().map_err(|error| {
@@ -310,7 +329,9 @@ impl PyRequest {
         })
     }
 
-    /// The fields of an urlencoded form. Another content type is a 415.
+    /// The fields of an urlencoded form.
+    ///
+    /// Another content type is a 415.
     #[getter]
     fn form(&self, py: Python<'_>) -> PyResult<QueryParams> {
         let kind = self.head.headers.get(header::CONTENT_TYPE).map(fields::value_text).unwrap_or_default();
@@ -331,6 +352,7 @@ impl PyRequest {
         once(py, &self.state, || self.context.new_state(py)).cloned()
     }
 
+    /// The application that answers.
     #[getter]
     fn app<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.context.app(py)
@@ -378,17 +400,20 @@ impl PyRequest {
         None
     }
 
+    /// Returns a field's value, its lines joined with `, `; the default if it is not there.
     #[pyo3(signature = (name, default=None))]
     fn get_header(&self, name: &str, default: Option<String>) -> Option<String> {
         fields::joined(&self.head.headers, name).or(default)
     }
 
+    /// Returns the last value of a query parameter; the default if it is not there.
     #[pyo3(signature = (name, default=None))]
     fn get_query(&self, name: &str, default: Option<String>) -> Option<String> {
         query::last(self.query_text(), name).map(Cow::into_owned).or(default)
     }
 
     /// Whether the protocol this request came by can do something.
+    #[pyo3(signature = (feature, /))]
     fn supports(&self, feature: &str) -> PyResult<bool> {
         match Feature::find(feature) {
             Some(Feature::Trailers) => {

@@ -93,6 +93,7 @@ impl PyResponse {
         Ok(Self(Mutex::new(Contents { status, headers: fields, body, background })))
     }
 
+    /// The status code.
     #[getter]
     fn status(&self) -> u16 {
         self.lock().status
@@ -116,12 +117,13 @@ impl PyResponse {
         self.set_status(status)
     }
 
+    /// The header fields.
     #[getter]
     fn headers(slf: Py<Self>) -> MutableHeaders {
         MutableHeaders(slf)
     }
 
-    /// The content; for a streamed response the iterable.
+    /// The content; of a streamed response the iterable.
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match &self.lock().body {
@@ -146,6 +148,7 @@ impl PyResponse {
         Ok(())
     }
 
+    /// What is called after the response was sent; None means nothing.
     #[getter]
     fn background(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.lock().background.as_ref().map(|background| background.clone_ref(py))
@@ -158,7 +161,7 @@ impl PyResponse {
     }
 
     /// Adds a `Set-Cookie` field (RFC 6265 §4.1).
-    #[pyo3(signature = (name, value="", max_age=None, expires=None, path=Some("/".to_owned()), domain=None, secure=false, httponly=false, samesite=Some("lax".to_owned()), partitioned=false))]
+    #[pyo3(signature = (name, value="", max_age=None, expires=None, path=Some("/".to_owned()), domain=None, secure=false, httponly=false, samesite=Some("lax".to_owned()), partitioned=false), text_signature = "($self, name, value='', max_age=None, expires=None, path='/', domain=None, secure=False, httponly=False, samesite='lax', partitioned=False)")]
     #[allow(clippy::too_many_arguments)] // The names and their order are the public contract.
     fn set_cookie(
         &self,
@@ -180,8 +183,10 @@ impl PyResponse {
         Ok(())
     }
 
-    /// Has the client forget a cookie. Path and domain have to be those it was set with.
-    #[pyo3(signature = (name, path=Some("/".to_owned()), domain=None, secure=false, httponly=false, samesite=Some("lax".to_owned()), partitioned=false))]
+    /// Has the client forget a cookie.
+    ///
+    /// Path and domain have to be those it was set with.
+    #[pyo3(signature = (name, path=Some("/".to_owned()), domain=None, secure=false, httponly=false, samesite=Some("lax".to_owned()), partitioned=false), text_signature = "($self, name, path='/', domain=None, secure=False, httponly=False, samesite='lax', partitioned=False)")]
     #[allow(clippy::too_many_arguments)] // The names and their order are the public contract.
     fn delete_cookie(
         &self,

@@ -78,6 +78,7 @@ impl Routes {
     }
 
     /// Has another application's routes answer everything below a prefix.
+    #[pyo3(signature = (prefix, routes, /))]
     fn mount(&self, py: Python<'_>, prefix: &str, routes: &Bound<'_, Routes>) -> PyResult<()> {
         let prefix = self::pattern(py, prefix)?;
         if prefix.parameters().next().is_some() {

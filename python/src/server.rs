@@ -97,8 +97,9 @@ impl Core {
         self.serve(Runtime::There(RuntimeThread::start(py, Home::new(event_loop)?, threads::default_threads())?))
     }
 
-    /// Stops accepting and finishes what runs, at most `grace` seconds (None: the configured time). Calls `done` on the
-    /// loop's thread, with the number of connections that were cut off.
+    /// Stops accepting, finishes what runs, and calls `done` on the loop's thread.
+    ///
+    /// At most `grace` seconds; None is the configured time. `done` gets the number of connections that were cut off.
     #[pyo3(signature = (grace, done, /))]
     fn stop(&self, py: Python<'_>, grace: Option<f64>, done: Py<PyAny>) -> PyResult<()> {
         let not_running = || PyRuntimeError::new_err("the server does not run");

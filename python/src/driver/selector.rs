@@ -103,8 +103,9 @@ impl Selector {
         Ok(Self { pinned: Pinned::new(waiting) })
     }
 
-    /// Tells the selector whose it is; until then it only waits for asyncio's descriptors. Handlers will run in copies
-    /// of the present context, so it may be called again.
+    /// Tells the selector whose it is; until then it only waits for asyncio's descriptors.
+    ///
+    /// Handlers will run in copies of the present context, so it may be called again.
     pub(crate) fn attach(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = event_loop.py();
         let this = self.pinned.get()?;
@@ -122,6 +123,7 @@ impl Selector {
         Ok(())
     }
 
+    /// Registers a descriptor, as `selectors.BaseSelector` has it.
     #[pyo3(signature = (fileobj, events, data=None))]
     fn register(
         &self,
@@ -135,6 +137,7 @@ impl Selector {
         this.inner.call_method1(py, intern!(py, "register"), (fileobj, events, data))
     }
 
+    /// Changes what a descriptor is watched for.
     #[pyo3(signature = (fileobj, events, data=None))]
     fn modify(&self, py: Python<'_>, fileobj: Py<PyAny>, events: i32, data: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         let this = self.pinned.get()?;
@@ -142,14 +145,17 @@ impl Selector {
         this.inner.call_method1(py, intern!(py, "modify"), (fileobj, events, data))
     }
 
+    /// Forgets a descriptor.
     fn unregister(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
         self.pinned.get()?.inner.call_method1(py, intern!(py, "unregister"), (fileobj,))
     }
 
+    /// Returns the key of a descriptor.
     fn get_key(&self, py: Python<'_>, fileobj: Py<PyAny>) -> PyResult<Py<PyAny>> {
         self.pinned.get()?.inner.call_method1(py, intern!(py, "get_key"), (fileobj,))
     }
 
+    /// Returns the keys of all descriptors.
     fn get_map(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.pinned.get()?.inner.call_method0(py, intern!(py, "get_map"))
     }

@@ -1,0 +1,92 @@
+"""`httpy` has the names that are documented, and no others."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import httpy
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+
+def written() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.exists())
+
+
+def imported() -> set[str]:
+    """What the documents and examples import from httpy, or name as `httpy.something`."""
+    names: set[str] = set()
+    code = [match[1] for match in re.finditer(r"^```python\n(.*?)^```", written(), re.DOTALL | re.MULTILINE)]
+    code += [example.read_text(encoding="utf-8") for example in ROOT.glob("examples/*.py")]
+    for text in code:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module == "httpy":
+                names.update(alias.name for alias in node.names)
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "httpy"
+            ):
+                names.add(node.attr)
+    return names
+
+
+@pytest.mark.parametrize("name", httpy.__all__)
+def test_a_public_name_is_there_and_says_what_it_is(name: str) -> None:
+    value = getattr(httpy, name)
+
+    if name != "__version__":
+        assert inspect.isclass(value) or callable(value)
+        assert value.__doc__
+        assert value.__doc__.strip().partition("\n")[0].endswith("."), "a summary is a sentence"
+
+
+@pytest.mark.parametrize("name", httpy.__all__)
+def test_a_public_name_is_documented(name: str) -> None:
+    assert re.search(rf"\b{name}\b", written()), f"{name} is in no document"
+
+
+def test_nothing_is_documented_that_is_not_public() -> None:
+    modules = {name for name, value in vars(httpy).items() if isinstance(value, types.ModuleType)}
+
+    assert imported() - set(httpy.__all__) - modules == set()
+
+
+def test_the_list_is_in_order() -> None:
+    assert sorted(httpy.__all__) == httpy.__all__
+    assert len(set(httpy.__all__)) == len(httpy.__all__)
+
+
+def test_no_other_name_is_public() -> None:
+    public = {
+        name
+        for name, value in vars(httpy).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+    assert public == {name for name in httpy.__all__ if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", [name for name in httpy.__all__ if inspect.isclass(getattr(httpy, name))])
+def test_what_a_class_offers_says_what_it_does(name: str) -> None:
+    """Everything public that is HTTPy's own, inherited or not."""
+    cls = getattr(httpy, name)
+    own = [base for base in cls.__mro__ if base.__module__.startswith("httpy")]
+
+    silent = [
+        member
+        for base in own
+        for member, value in vars(base).items()
+        if not member.startswith("_")
+        and (callable(value) or inspect.isdatadescriptor(value))
+        and not (getattr(value, "__doc__", None) or "").strip()
+    ]
+
+    assert silent == []

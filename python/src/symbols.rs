@@ -67,7 +67,30 @@ fn find(name: &CStr) -> Option<*mut c_void> {
     (!address.is_null()).then_some(address)
 }
 
-#[cfg(not(unix))]
+/// `python3.dll`, which we are linked to, has only the limited API. The rest is in the library of the version that runs.
+#[cfg(windows)]
+fn find(name: &CStr) -> Option<*mut c_void> {
+    unsafe extern "system" {
+        fn GetModuleHandleA(name: *const std::ffi::c_char) -> *mut c_void;
+        fn GetProcAddress(module: *mut c_void, name: *const std::ffi::c_char) -> *mut c_void;
+    }
+    // SAFETY: a static string, as documented.
+    let version = unsafe { CStr::from_ptr(pyo3::ffi::Py_GetVersion()) };
+    let mut numbers = version.to_str().ok()?.split('.');
+    let library = format!("python{}{}", numbers.next()?, numbers.next()?);
+    // As shipped, free-threaded, and built for debugging.
+    ["", "t", "_d", "t_d"].iter().find_map(|suffix| {
+        let library = std::ffi::CString::new(format!("{library}{suffix}.dll")).ok()?;
+        // SAFETY: both strings end with NUL; a module that is not loaded is null, and then not asked.
+        unsafe {
+            let module = GetModuleHandleA(library.as_ptr());
+            let address = if module.is_null() { module } else { GetProcAddress(module, name.as_ptr()) };
+            (!address.is_null()).then_some(address)
+        }
+    })
+}
+
+#[cfg(not(any(unix, windows)))]
 fn find(_name: &CStr) -> Option<*mut c_void> {
     None
 }

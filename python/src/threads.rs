@@ -2,13 +2,14 @@
 //!
 //! One thread is hot: it takes job after job without letting the interpreter go, and is woken once for all that the
 //! runtime has collected before it waits. Others are added, and woken, only when jobs have to wait although the
-//! processor is not busy: then the jobs that run must be blocked. Two threads that compute would only hand the
-//! interpreter to and fro.
+//! interpreter is free: then those that run must be blocked. Threads that compute would only hand it to and fro.
 //!
 //! ```text
 //! runtime --reply--> jobs --flush, when it waits--> hot thread --bell, when no job is left--> runtime
 //!                      ^------ warden, every tick: did a job wait too long?
 //! ```
+
+mod busy;
 
 use std::{
     any::Any,
@@ -17,8 +18,8 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     thread::{self, Thread},
@@ -28,13 +29,16 @@ use std::{
 use httpy::Reply;
 use pyo3::{exceptions::PySystemExit, ffi, intern, prelude::*};
 
+use self::busy::Busy;
 use crate::driver::{Bell, Slot, generation};
 
 /// How long a job waits before another thread is set to work, and how often that is looked after. 2 ms: far above what
 /// a burst of jobs that compute takes (64 of them: 0.5 ms), well below what people notice.
 const TICK: Duration = Duration::from_millis(2);
-/// How long a job waits before a thread is added although the processor is busy. 100 ms.
+/// How long a job waits before a thread is added although the interpreter is busy. 100 ms.
 const STARVED: Duration = Duration::from_millis(100);
+/// How long it takes at most to get an interpreter that nobody holds. 100 us: a few system calls.
+const FREE: Duration = Duration::from_micros(100);
 /// How long, after jobs had to wait, several threads are woken at once for several jobs. 1 s.
 const SPREAD: Duration = Duration::from_secs(1);
 /// How long a thread without a job is kept. 10 s.
@@ -43,9 +47,6 @@ const IDLE: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(100);
 /// How long a hot thread collects answers before it rings. 200 us: a few per cent of what the network takes anyway.
 const RING: Duration = Duration::from_micros(200);
-/// How often threads let the interpreter go while the pool is busy. 0.5 ms instead of Python's 5; measured: the slowest
-/// 1 % of other routes go from 18 to 3 ms.
-const SWITCH_INTERVAL_S: f64 = 0.0005;
 /// How long the interpreter's end waits for running jobs. 1 s.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// And how long for those that were then told to end. 250 ms.
@@ -53,9 +54,10 @@ const LAST_GRACE: Duration = Duration::from_millis(250);
 /// What Python code may need that recurses through C. 8 MiB as on a main thread; only what is touched is taken.
 const STACK_BYTES: usize = 8 << 20;
 
-/// How many threads there are at most, unless configured: as `concurrent.futures` has it.
+/// How many threads there are at most, unless configured. 40, as Starlette has it: handlers that block the same way are
+/// answered as many at a time. Only as many are started as are blocked, so more would cost nothing until they are.
 pub(crate) fn default_threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from).saturating_add(4).min(32)
+    40
 }
 
 /// What a pool thread does.
@@ -83,6 +85,8 @@ struct Queue {
     /// Threads without a job. The one that became idle last is woken first: its memory is warm, and the others' time
     /// to end comes.
     idle: Vec<Thread>,
+    /// How many threads run a job.
+    in_job: usize,
     /// Python's idents of all threads.
     threads: Vec<u64>,
     starting: usize,
@@ -185,7 +189,7 @@ impl Pool {
     /// attached, which they may need to be.
     pub(crate) fn join(&self, deadline: Instant) -> bool {
         let mut queue = self.lock();
-        while queue.threads.len() + queue.starting > 0 {
+        while queue.threads.len() + queue.starting > 0 || queue.warden != Warden::Absent {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -237,7 +241,7 @@ impl Pool {
     fn work_attached(&self, py: Python<'_>) {
         let mut busy = Some(Busy::new(py));
         let mut last_ring = Instant::now();
-        let mut next = self.take();
+        let mut next = self.take(false);
         loop {
             if let Some(job) = next.take() {
                 if busy.is_none() {
@@ -249,7 +253,7 @@ impl Pool {
                     self.bell.ring();
                     last_ring = now;
                 }
-                next = self.take();
+                next = self.take(true);
                 continue;
             }
             let waited = py.detach(|| {
@@ -271,11 +275,10 @@ impl Pool {
         }
     }
 
-    fn take(&self) -> Option<Job> {
+    fn take(&self, from_job: bool) -> Option<Job> {
         let mut queue = self.lock();
-        let job = queue.jobs.pop_front()?;
-        queue.taken += 1;
-        Some(job)
+        queue.in_job -= usize::from(from_job);
+        queue.take()
     }
 
     /// Waits for a job, at most `time`.
@@ -286,8 +289,7 @@ impl Pool {
         if queue.closed {
             return Waited::ToEnd;
         }
-        if let Some(job) = queue.jobs.pop_front() {
-            queue.taken += 1;
+        if let Some(job) = queue.take() {
             return Waited::Job(job);
         }
         queue.idle.push(this.clone());
@@ -299,8 +301,7 @@ impl Pool {
             if queue.closed {
                 return Waited::ToEnd;
             }
-            if let Some(job) = queue.jobs.pop_front() {
-                queue.taken += 1;
+            if let Some(job) = queue.take() {
                 place.map(|place| queue.idle.remove(place));
                 return Waited::Job(job);
             }
@@ -337,38 +338,42 @@ impl Pool {
 
     fn guard(self: Arc<Self>) {
         block_signals();
-        let mut processor = Processor::new();
-        let mut waiting_since = None;
         let mut queue = self.lock();
+        let mut mark = Mark::new(&queue);
         while !queue.closed {
             if queue.jobs.is_empty() {
-                waiting_since = None;
                 queue.warden = Warden::Sleeps;
                 queue = self.aging.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                processor = Processor::new();
+                mark = Mark::new(&queue);
                 continue;
             }
-            let next = queue.taken + queue.jobs.len() as u64;
-            let begun = Instant::now();
             queue = self.aging.wait_timeout(queue, TICK).unwrap_or_else(PoisonError::into_inner).0;
-            let was_busy = processor.is_busy();
-            // Whatever number is below `next` has waited for a whole tick.
-            if queue.taken >= next || queue.jobs.is_empty() {
-                waiting_since = None;
+            let waited = mark.since.elapsed();
+            if queue.taken >= mark.next {
+                mark = Mark::new(&queue);
                 continue;
             }
-            let since = *waiting_since.get_or_insert(begun);
-            if was_busy && since.elapsed() < STARVED {
-                continue;
+            // A thread that was woken and has no job yet will take what waits, once the processor has time for it.
+            let is_starved = waited >= STARVED;
+            if !is_starved {
+                if queue.is_one_on_its_way() {
+                    continue;
+                }
+                drop(queue);
+                let is_free = is_interpreter_free();
+                queue = self.lock();
+                if !is_free || queue.taken >= mark.next || queue.is_one_on_its_way() {
+                    continue;
+                }
             }
-            waiting_since = None;
+            mark = Mark::new(&queue);
             queue.spread_until = Some(Instant::now() + SPREAD);
             let jobs = queue.jobs.len();
             let woken = take_idle(&mut queue, jobs);
             let threads = queue.threads.len() + queue.starting;
             if woken.len() < jobs {
-                // Twice as many each tick where threads are blocked; one by one where they compute.
-                let more = if was_busy { 1 } else { threads.max(1) };
+                // Twice as many each time where threads are blocked; one by one where they compute.
+                let more = if is_starved { 1 } else { threads.max(1) };
                 for _ in 0..more.min(jobs - woken.len()).min(self.max_threads.saturating_sub(threads)) {
                     self.start_thread(&mut queue);
                 }
@@ -379,7 +384,44 @@ impl Pool {
             }
             queue = self.lock();
         }
+        queue.warden = Warden::Absent;
+        drop(queue);
+        self.ended.notify_all();
     }
+}
+
+impl Queue {
+    fn take(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.taken += 1;
+        self.in_job += 1;
+        Some(job)
+    }
+
+    fn is_one_on_its_way(&self) -> bool {
+        self.threads.len() + self.starting > self.idle.len() + self.in_job
+    }
+}
+
+/// The jobs there were at some time: those whose number is below `next` have waited since.
+struct Mark {
+    next: u64,
+    since: Instant,
+}
+
+impl Mark {
+    fn new(queue: &Queue) -> Self {
+        Self { next: queue.taken + queue.jobs.len() as u64, since: Instant::now() }
+    }
+}
+
+/// Whether nobody computes in Python. A thread that holds the interpreter gives it away after
+/// [`busy::SWITCH_INTERVAL_S`] at the earliest; one that waits in a system call has let it go.
+///
+/// How busy the processor is would not tell: on a loaded machine, all this process does is wait for it.
+fn is_interpreter_free() -> bool {
+    let begun = Instant::now();
+    Python::try_attach(|_| begun.elapsed()).is_some_and(|took| took < FREE)
 }
 
 enum Waited {
@@ -414,91 +456,6 @@ pub(crate) fn block_signals() {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-    }
-}
-
-/// How busy this process keeps the processor.
-struct Processor {
-    #[cfg_attr(not(unix), expect(dead_code, reason = "not measured here"))]
-    used: Duration,
-    at: Instant,
-}
-
-impl Processor {
-    fn new() -> Self {
-        Self { used: processor_time(), at: Instant::now() }
-    }
-
-    /// Whether since the last call at least four fifths of one processor were used: all that one interpreter can use.
-    fn is_busy(&mut self) -> bool {
-        let now = Self::new();
-        let (used, passed) = (now.used.saturating_sub(self.used), now.at - self.at);
-        *self = now;
-        used * 5 > passed * 4
-    }
-}
-
-#[cfg(unix)]
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock is one every Unix has, and `time` is a place for its value.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
-}
-
-/// Not measured here: jobs that wait always get another thread.
-#[cfg(not(unix))]
-fn processor_time() -> Duration {
-    Duration::ZERO
-}
-
-/// While one exists, threads let the interpreter go sooner.
-struct Busy;
-
-static BUSY: AtomicUsize = AtomicUsize::new(0);
-/// The switch interval the application had. Never held while Python runs.
-static BEFORE: Mutex<Option<f64>> = Mutex::new(None);
-
-impl Busy {
-    fn new(py: Python<'_>) -> Self {
-        if BUSY.fetch_add(1, AcqRel) == 0 {
-            let sped_up = switch_interval(py).and_then(|before| {
-                if before > SWITCH_INTERVAL_S {
-                    set_switch_interval(py, SWITCH_INTERVAL_S)?;
-                    *lock(&BEFORE) = Some(before);
-                }
-                Ok(())
-            });
-            report(py, sped_up);
-        }
-        Self
-    }
-
-    fn end(self, py: Python<'_>) {
-        if BUSY.fetch_sub(1, AcqRel) == 1
-            && let Some(before) = lock(&BEFORE).take()
-        {
-            let restored = switch_interval(py).and_then(|now| {
-                // Anything else was set by the application since, and stays.
-                if (now - SWITCH_INTERVAL_S).abs() < f64::EPSILON { set_switch_interval(py, before) } else { Ok(()) }
-            });
-            report(py, restored);
-        }
-    }
-}
-
-fn switch_interval(py: Python<'_>) -> PyResult<f64> {
-    py.import(intern!(py, "sys"))?.call_method0(intern!(py, "getswitchinterval"))?.extract()
-}
-
-fn set_switch_interval(py: Python<'_>, seconds: f64) -> PyResult<()> {
-    py.import(intern!(py, "sys"))?.call_method1(intern!(py, "setswitchinterval"), (seconds,)).map(drop)
-}
-
-fn report(py: Python<'_>, outcome: PyResult<()>) {
-    if let Err(error) = outcome {
-        error.write_unraisable(py, None);
     }
 }
 
@@ -547,12 +504,8 @@ fn end_pools(py: Python<'_>) {
         let idents = pool.lock().threads.clone();
         for ident in idents {
             // SAFETY: attached; an ident that is not a thread's any more is allowed.
-            unsafe { ffi::PyThreadState_SetAsyncExc(ident.cast_signed() as _, exc_ptr(&exit)) };
+            unsafe { ffi::PyThreadState_SetAsyncExc(ident.cast_signed() as _, exit.as_ptr()) };
         }
     }
     wait(LAST_GRACE);
-}
-
-fn exc_ptr(exception: &Bound<'_, pyo3::types::PyType>) -> *mut ffi::PyObject {
-    exception.as_ptr()
 }

@@ -34,10 +34,13 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Calls `function` in a copy of `base`, as `asyncio.to_thread` does. Where contexts can't be entered from here, calls
-/// it without.
+/// Calls `function` in a copy of `base`, as `asyncio.to_thread` does. Where no context can be entered from here
+/// (an interpreter without those functions), calls it without.
 pub(crate) fn run_in_copy<T>(base: &Bound<'_, PyAny>, function: impl FnOnce(Python<'_>) -> T) -> T {
     let py = base.py();
+    if symbols().context_enter.is_none() {
+        return function(py);
+    }
     let entered = copy(base).and_then(Entered::new);
     if let Err(error) = &entered {
         error.clone_ref(py).write_unraisable(py, Some(base));

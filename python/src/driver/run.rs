@@ -13,7 +13,7 @@ use pyo3::{exceptions::PyRuntimeError, ffi, intern, prelude::*, sync::PyOnceLock
 use tokio::runtime::LocalRuntime;
 
 use super::{
-    EventLoop, Home, Job, RuntimeThread, Seat, Slot, Stepped, Trampoline, ends_loop, pass_on, run_in_copy, seat,
+    EventLoop, Home, Job, RuntimeThread, Seat, Slot, Stepped, Trampoline, ends_loop, fork, pass_on, run_in_copy, seat,
     slot::Watch,
 };
 use crate::threads::Pool;
@@ -179,6 +179,7 @@ impl Start {
 
 /// Turns what a function returned or raised into what comes next, or lets it end the loop.
 fn settle<V: Visit>(py: Python<'_>, event_loop: &Bound<'_, PyAny>, visit: &mut V, ended: PyResult<Py<PyAny>>) -> Then {
+    fork::end_child();
     match ended {
         Err(error) if ends_loop(py, &error) => {
             pass_on(py, event_loop, &error);

@@ -32,11 +32,9 @@ use std::{
 };
 
 use httpy::Reply;
-use pyo3::{
-    exceptions::{PyAttributeError, PyNotImplementedError},
-    intern,
-    prelude::*,
-};
+#[cfg(unix)]
+use pyo3::exceptions::{PyAttributeError, PyNotImplementedError};
+use pyo3::{intern, prelude::*};
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -310,14 +308,16 @@ impl Inbox {
     }
 
     /// Undoes `connect`. The loop's thread.
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "there is nothing to tell the loop"))]
     fn disconnect(&self, py: Python<'_>, event_loop: &EventLoop) {
         event_loop.close();
         match self.knock.get() {
             #[cfg(unix)]
             Some(Knock::Socket(_, theirs)) => {
-                let removed = event_loop.object(py).call_method1(intern!(py, "remove_reader"), (theirs.as_raw_fd(),));
+                let object = event_loop.object(py);
+                let removed = object.call_method1(intern!(py, "remove_reader"), (theirs.as_raw_fd(),));
                 if let Err(error) = removed {
-                    error.write_unraisable(py, Some(event_loop.object(py)));
+                    error.write_unraisable(py, Some(object));
                 }
             }
             Some(Knock::Thread(sender)) => drop(lock(sender).take()),

@@ -8,7 +8,7 @@ use pyo3::{
     prelude::*,
 };
 
-use super::{Slot, Then, Visit, ends_loop};
+use super::{Slot, Then, Visit, ends_loop, fork};
 use crate::symbols::symbols;
 
 /// What sending into a coroutine gave.
@@ -249,6 +249,7 @@ impl Trampoline {
                 Sent::Returned(value) => Ok(value.unbind()),
                 Sent::Raised(error) => Err(error),
             };
+            fork::end_child();
             let last = self.lock().coroutine.take();
             drop(last);
             // What asyncio itself must see goes on to the task: cancellation, and what ends the loop.

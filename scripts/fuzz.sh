@@ -7,5 +7,9 @@ command -v cargo-fuzz >/dev/null || cargo install -q --locked cargo-fuzz
 export RUSTC_BOOTSTRAP=1
 for target in $(cargo fuzz list); do
     echo "fuzz $target for $seconds s"
-    cargo fuzz run "$target" -- -max_total_time="$seconds" -print_final_stats=0 -verbosity=0
+    mkdir -p "fuzz/corpus/$target"
+    seeds=""
+    [ -d "fuzz/seeds/$target" ] && seeds="fuzz/seeds/$target"
+    # shellcheck disable=SC2086 # no seeds, no argument
+    cargo fuzz run "$target" "fuzz/corpus/$target" $seeds -- -max_total_time="$seconds" -verbosity=0
 done

@@ -351,7 +351,7 @@ def test_timers_run_on_time(driver):
 
     slept = float(serve(driver, {"/": handler}, lambda server: server.get("/")))
 
-    assert 0.019 <= slept < 0.2
+    assert 0.019 <= slept < 1
 
 
 def test_what_a_first_step_schedules_runs_although_nothing_else_happens(driver):
@@ -619,7 +619,7 @@ def test_signal_handlers_run_at_once_although_nothing_else_happens(driver, way):
 
     if driver == "uvloop" and way == "signal.signal":
         pytest.skip("uvloop runs plain signal handlers in its own time")
-    assert delays[2] < 0.02, delays
+    assert delays[2] < 0.1, delays
 
 
 @pytest.mark.parametrize("kind", ["async", "late", "inline", "pooled"])
@@ -1040,16 +1040,15 @@ def test_a_computing_thread_does_not_delay_answers_much(driver, path, capsys):
 
 
 def test_handlers_that_block_do_not_wait_for_each_other(driver):
+    together = threading.Barrier(5)
+
     def blocks():
-        time.sleep(0.1)
+        together.wait(PATIENCE_S)
         return "blocked"
 
-    def client(server):
-        begun = time.perf_counter()
-        assert server.get_all(["/"] * 5) == ["blocked"] * 5
-        return time.perf_counter() - begun
+    answers = serve(driver, {"/": blocks}, lambda server: server.get_all(["/"] * 5))
 
-    assert serve(driver, {"/": blocks}, client) < 0.3
+    assert answers == ["blocked"] * 5
 
 
 def test_a_pooled_handler_may_block_for_good_and_others_are_answered(driver):

@@ -47,7 +47,7 @@ def test_an_http_error_says_status_and_detail() -> None:
 
 @pytest.mark.parametrize("status", [99, 600, "404", True])
 def test_an_http_error_has_a_status(status: Any) -> None:
-    with pytest.raises(ValueError, match="an HTTP status is a number from 100 to 599"):
+    with pytest.raises(ValueError, match="an HTTP status is a number from 200 to 599"):
         HTTPError(status)
 
 

@@ -22,9 +22,27 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from httpy._httpy import json_dumps, json_loads
+from httpy._httpy import json_dumps, json_layout, json_loads
 
 MAX_DEPTH = 256
+
+# Where objects are read in place: src/json/layout.rs.
+LAYOUT_IS_KNOWN = (
+    sys.implementation.name == "cpython"
+    and (3, 9) <= sys.version_info < (3, 14)
+    and sys.maxsize == 2**63 - 1
+    and sys.byteorder == "little"
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
+)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["in place", "by the interpreter"])
+def layout(request: pytest.FixtureRequest) -> typing.Iterator[None]:
+    """Runs every test both ways."""
+    assert json_layout(request.param) is (LAYOUT_IS_KNOWN and request.param)
+    yield
+    json_layout(True)
+
 
 # Lone surrogates too: `json` lets them through, and so do we.
 any_text = st.text(st.characters(min_codepoint=0, max_codepoint=0x10FFFF, exclude_categories=()))
@@ -506,6 +524,108 @@ def test_writes_msgspec_structs_as_msgspec_does() -> None:
     for variant in variants:
         value = variant(first_name="Ada")
         assert json_dumps(value) == msgspec.json.encode(value)
+
+
+@pytest.mark.parametrize("around", [10, 10**4, 10**8, 2**15, 2**30, 2**31, 2**60, 2**63, 2**64, 10**30])
+def test_writes_integers_around_each_change_of_their_form(around: int) -> None:
+    for value in range(around - 3, around + 4):
+        assert json_dumps([value, -value, Number(value)]) == f"[{value},{-value},{value}]".encode()
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 4, 10, 100, 1000])
+def test_writes_short_decimals_as_repr_does(divisor: int) -> None:
+    for value in [*range(0, 3000, 7), *range(99_999_990, 100_000_010), *range(99_989_990, 99_990_010)]:
+        short = value / divisor
+        for number in (short, -short, math.nextafter(short, math.inf)):
+            assert json_dumps(number) == repr(number).encode()
+
+
+@pytest.mark.parametrize(
+    "mark", ["", '"', "\\", "\n", "\x1f", "\x7f", "é", "\xff", "Ω", "漢", "\ud800", "😀"]
+)
+def test_writes_texts_of_each_length_with_a_mark_in_each_place(mark: str) -> None:
+    for length in (*range(26), 100):
+        for place in range(length + 1):
+            text = "x" * place + mark + "y" * (length - place)
+            expected = json.dumps(text, ensure_ascii=False).replace("\ud800", "\\ud800").encode()
+
+            assert json_dumps(text) == expected
+            assert json_dumps([{text: text}] * 2) == b"[{%b:%b},{%b:%b}]" % ((expected,) * 4)
+
+
+def test_writes_a_text_whose_utf8_the_interpreter_keeps() -> None:
+    for text in ("\x80é" * 20, "漢字" * 20, "a😀\n" * 20):
+        json_loads(json.dumps(text, ensure_ascii=False))
+
+        assert (
+            json_dumps([text, text])
+            == json.dumps([text, text], ensure_ascii=False, separators=(",", ":")).encode()
+        )
+
+
+def test_writes_rows_of_the_same_keys() -> None:
+    keys = [
+        "id",
+        "é",
+        'with "quotes"',
+        "x" * 29,
+        "x" * 30,
+        "x" * 31,
+        "\ud800",
+        "",
+        *(f"key{n}" for n in range(100)),
+    ]
+    rows = [dict.fromkeys(keys, n) for n in range(5)]
+    other_objects = [{(key + "_")[:-1]: n for key in keys} for n in range(5)]
+
+    for value in (rows, other_objects, {"rows": rows, "id": 1}, [*rows, {1: 2, "id": {"id": [{"id": 1}]}}]):
+        assert same(json.loads(json_dumps(value)), json.loads(json.dumps(value)))
+
+
+def test_a_key_that_is_gone_is_not_taken_for_another_at_its_address() -> None:
+    rows: list = []
+
+    def replace() -> str:
+        rows[0].clear()
+        gc.collect()
+        rows[1:] = [{f"new key {n}": n} for n in range(50)]
+        return "replaced"
+
+    rows.append({f"old key {n}": n for n in range(50)})
+    rows.append(Meddler(replace))
+    rows.extend([0] * 60)
+    expected = [dict(rows[0]), "done", *({f"new key {n}": n} for n in range(1, 50))]
+
+    assert json.loads(json_dumps(rows)) == expected
+
+
+def test_writes_dicts_of_each_shape() -> None:
+    class Instance:
+        pass
+
+    def shapes() -> typing.Iterator[dict]:
+        for size in (0, 1, 5, 6, 10, 11, 100, 300, 30_000, 70_000):
+            yield {f"k{n}": n for n in range(size)}
+            yield {n: n for n in range(size)}
+            yield {(f"k{n}" if n % 2 else n): n for n in range(size)}
+            holes = {f"k{n}": n for n in range(size)}
+            for n in range(0, size, 3):
+                del holes[f"k{n}"]
+            yield holes
+        yield dict.fromkeys(("a", "b", 3))
+        yield dict({"a": 1}, b=2)
+        instances = [Instance() for _ in range(3)]
+        for n, instance in enumerate(instances):
+            instance.a = n
+            instance.b = "text"
+            yield vars(instance)
+        del instances[1].a
+        yield vars(instances[1])
+        instances[2].__dict__[1] = 2
+        yield vars(instances[2])
+
+    for shape in shapes():
+        assert json_dumps(shape) == json.dumps(shape, separators=(",", ":")).encode()
 
 
 # --- writing: refusals --------------------------------------------------------------------------------------

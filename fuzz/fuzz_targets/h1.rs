@@ -47,7 +47,7 @@ fn answer(request: Request) -> Reply {
         return text(StatusCode::OK, "unread").into();
     }
     Reply::later(async move {
-        match request.body.collect(10_000).await {
+        match request.into_parts().body.collect(10_000).await {
             Ok((content, trailers)) => text(StatusCode::OK, format!("{} {}", content.len(), trailers.is_some())),
             Err(_) => text(StatusCode::BAD_REQUEST, "lost"),
         }

@@ -580,6 +580,12 @@ def json_dumps(value: Any, /) -> bytes:
         ValueError: for cycles, and for more than 256 levels.
     """
 
+def json_layout(enabled: bool, /) -> bool:
+    """Has the JSON writer read CPython's objects in place, or ask for everything. Returns which of both it does now.
+
+    For tests.
+    """
+
 def json_loads(data: bytes | bytearray | memoryview | str, /) -> Any:
     """Reads a JSON document.
 

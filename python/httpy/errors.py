@@ -25,7 +25,7 @@ class HTTPError(HTTPyError):
     The response is `{"detail": detail}` with the given status, unless `@app.error` says otherwise.
 
     Args:
-        status: The status code, 100 to 599.
+        status: The status code, 200 to 599: an informational status (1xx) ends nothing.
         detail: What the client is told; anything that JSON can say. Defaults to the status's own phrase.
         headers: Fields of the response. Defaults to none.
 
@@ -34,8 +34,8 @@ class HTTPError(HTTPyError):
     """
 
     def __init__(self, status: int, detail: Any = None, headers: Optional[Mapping[str, str]] = None) -> None:
-        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
-            raise ValueError(f"an HTTP status is a number from 100 to 599, found {status!r}")
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+            raise ValueError(f"an HTTP status is a number from 200 to 599, found {status!r}")
         super().__init__(status, detail, headers)
         self.status = int(status)
         self.detail = phrase(self.status) if detail is None else detail

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, route::Pattern};
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -141,11 +141,25 @@ pub(crate) struct Callable {
     refused: Option<Refused>,
 }
 
-/// An answer of the router's that passes through an application's middleware and error handlers.
-struct Refused {
+/// An answer in place of the function's that passes through an application's middleware and error handlers.
+pub(crate) struct Refused {
     status: StatusCode,
     detail: String,
-    allow: Option<HeaderValue>,
+    headers: HeaderMap,
+}
+
+impl Refused {
+    /// The router's answer.
+    pub(crate) fn by_router(no: &Response) -> Self {
+        let detail = no.status().canonical_reason().unwrap_or("Error").to_owned();
+        let mut headers = HeaderMap::new();
+        for name in [header::ALLOW, header::LOCATION] {
+            if let Some(value) = no.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        Self { status: no.status(), detail, headers }
+    }
 }
 
 /// A request on its way through the door: as it came, until somebody asks for the object.
@@ -176,7 +190,7 @@ impl Handler for Routed {
                     let body = std::mem::take(&mut request.body);
                     match body.collect(callable.max_body_bytes).await {
                         Ok((content, _trailers)) => callable.run(request, Content::Whole(content)).await,
-                        Err(error) => callable.refuse(&error),
+                        Err(error) => callable.refuse(request, &error).await,
                     }
                 });
             }
@@ -187,15 +201,16 @@ impl Handler for Routed {
 
 impl Callable {
     /// The content did not come: too large, or cut off.
-    fn refuse(&self, error: &httpy::Error) -> Response {
-        let (status, detail) = match error.kind() {
-            Fault::Limit => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-            _ => (StatusCode::BAD_REQUEST, error.to_string()),
+    fn refuse(&self, request: Request, error: &httpy::Error) -> Reply {
+        let status = match error.kind() {
+            Fault::Limit => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
         };
-        let mut response = plain_detail(status, &detail);
-        // The rest of the content is not read, so the connection can't be used again (RFC 9112 §9.3).
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        response
+        let no = Refused { status, detail: error.to_string(), headers: HeaderMap::new() };
+        if self.stages.is_empty() && !self.context.answers(status.as_u16()) {
+            return plain_detail(status, &no.detail).into();
+        }
+        Python::attach(|py| Self::refusing(py, &self.context, &self.stages, no)).answer_refused(request)
     }
 
     fn run(self: &Arc<Self>, request: Request, content: Content) -> Reply {
@@ -205,14 +220,13 @@ impl Callable {
         driver::run(kind, Through { callable: self.clone(), asked, may_handle: true })
     }
 
-    /// What answers in the name of the router, for an application with middleware or error handlers of its own.
+    /// What answers a request that reaches no function, for an application with middleware or error handlers of its own.
     pub(crate) fn refusing(
         py: Python<'_>,
         context: &Arc<Context>,
         stages: &Arc<[Py<PyAny>]>,
-        no: &Response,
+        refused: Refused,
     ) -> Arc<Self> {
-        let detail = no.status().canonical_reason().unwrap_or("Error").to_owned();
         Arc::new(Self {
             plan: Arc::new(Plan::empty(py)),
             kind: Kind::Inline,
@@ -223,7 +237,7 @@ impl Callable {
             context: context.clone(),
             needs_request: true,
             stages: stages.clone(),
-            refused: Some(Refused { status: no.status(), detail, allow: no.headers().get(header::ALLOW).cloned() }),
+            refused: Some(refused),
         })
     }
 
@@ -237,10 +251,19 @@ impl Callable {
     pub(crate) fn call_function<'py>(&self, request: &Bound<'py, PyRequest>) -> PyResult<Bound<'py, PyAny>> {
         let py = request.py();
         let Some(refused) = &self.refused else { return fit(py, self.plan.call(request)) };
+        if !refused.status.is_client_error() {
+            // OPTIONS and redirects are answers, not errors.
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = refused.status;
+            *response.headers_mut() = refused.headers.clone();
+            return Ok(response::object_of(py, response)?.into_any());
+        }
         let error = errors::http(py, refused.status.as_u16(), &refused.detail);
-        if let Some(allow) = &refused.allow {
+        if !refused.headers.is_empty() {
             let headers = PyDict::new(py);
-            headers.set_item("Allow", fields::value_text(allow))?;
+            for (name, value) in &refused.headers {
+                headers.set_item(name.as_str(), fields::value_text(value))?;
+            }
             error.value(py).setattr("headers", headers)?;
         }
         Err(error)
@@ -417,7 +440,7 @@ fn http_error(py: Python<'_>, error: &PyErr) -> PyResult<Response> {
     let mut response = detail_response(py, status, &error.getattr(intern!(py, "detail"))?);
     let headers = error.getattr(intern!(py, "headers"))?;
     if !headers.is_none() {
-        let mut fields = http::HeaderMap::new();
+        let mut fields = HeaderMap::new();
         fields::extend(&mut fields, &headers)?;
         for (name, value) in &fields {
             response.headers_mut().append(name, value.clone());

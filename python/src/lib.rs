@@ -40,7 +40,7 @@ mod _httpy {
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
-        json::{json_dumps, json_loads},
+        json::{json_dumps, json_layout, json_loads},
         onward::{Next, Onward},
         query::QueryParams,
         request::PyRequest,
@@ -60,6 +60,7 @@ mod _httpy {
         // What tests for a mapping shall find one.
         PyMapping::register::<Headers>(module.py())?;
         PyMapping::register::<QueryParams>(module.py())?;
+        crate::json::test_layout(module.py());
         module.add("REQUIRED", crate::required(module.py())?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -176,10 +176,8 @@ impl Onward {
             let resolve = Resolve { future: outcome, word, value };
             let called = Py::new(py, resolve)
                 .and_then(|resolve| event_loop.bind(py).call_method1(intern!(py, "call_soon_threadsafe"), (resolve,)));
-            if let Err(error) = called {
-                // The loop is closed: nobody waits any more.
-                error.write_unraisable(py, None);
-            }
+            // An error means that the loop is closed: nobody waits any more.
+            drop(called);
         }));
         // The runtime does this before it waits; but it may be on another thread, and waiting already.
         self.pool.flush();

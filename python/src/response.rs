@@ -249,7 +249,9 @@ fn whole(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Option<(Bytes, Opt
         return Ok(Some((text_bytes(text)?, Some(TEXT))));
     }
     if let Ok(bytes) = body.cast::<PyBytes>() {
-        return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), Some(BYTES))));
+        // No content has no type.
+        let kind = (!bytes.as_bytes().is_empty()).then_some(BYTES);
+        return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), kind)));
     }
     if body.is_none() {
         return Ok(Some((Bytes::new(), None)));
@@ -259,9 +261,7 @@ fn whole(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Option<(Bytes, Opt
         return Ok(Some((Bytes::copy_from_slice(bytes.as_bytes()), Some(BYTES))));
     }
     if is_json(py, body)? {
-        let mut out = Vec::with_capacity(128);
-        json::write(py, body, &mut out)?;
-        return Ok(Some((Bytes::from(out), Some(JSON))));
+        return Ok(Some((json::to_bytes(py, body)?, Some(JSON))));
     }
     Ok(None)
 }
@@ -316,9 +316,7 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
         return Ok(make(status, TEXT, text_bytes(text)?));
     }
     if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
-        let mut out = Vec::with_capacity(128);
-        json::write(py, value, &mut out)?;
-        return Ok(make(status, JSON, Bytes::from(out)));
+        return Ok(make(status, JSON, json::to_bytes(py, value)?));
     }
     if let Ok(response) = value.cast::<PyResponse>() {
         return from_object(response);
@@ -333,7 +331,12 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
         return from_tuple(py, value.cast::<PyTuple>()?, status);
     }
     if let Some((content, kind)) = whole(py, value)? {
-        return Ok(make(status, kind.unwrap_or(BYTES), content));
+        let mut response = Response::new(Body::from(content));
+        *response.status_mut() = status;
+        if let Some(kind) = kind {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        return Ok(response);
     }
     let asynchronous = value.hasattr(intern!(py, "__aiter__"))?;
     if asynchronous || value.hasattr(intern!(py, "__next__"))? {
@@ -343,9 +346,7 @@ pub(crate) fn from_value(py: Python<'_>, value: &Bound<'_, PyAny>, status: Statu
         return Ok(response);
     }
     if value.is_instance_of::<PyTuple>() || value.hasattr(intern!(py, "items"))? {
-        let mut out = Vec::new();
-        json::write(py, value, &mut out)?;
-        return Ok(make(status, JSON, Bytes::from(out)));
+        return Ok(make(status, JSON, json::to_bytes(py, value)?));
     }
     let found = value.get_type().fully_qualified_name()?;
     Err(PyTypeError::new_err(format!(

@@ -10,7 +10,7 @@ use httpy::{
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyValueError, prelude::*, types::PyDict};
 
 use crate::{
-    call::{Callable, Endpoint, Routed},
+    call::{Callable, Endpoint, Refused, Routed},
     context::{Context, PyContext},
     errors,
 };
@@ -148,7 +148,7 @@ impl Routes {
             if stages.is_empty() && !context.answers(no.status().as_u16()) {
                 return no.into();
             }
-            let callable = Python::attach(|py| Callable::refusing(py, &context, &stages, &no));
+            let callable = Python::attach(|py| Callable::refusing(py, &context, &stages, Refused::by_router(&no)));
             callable.answer_refused(request)
         })
     }

@@ -13,7 +13,8 @@ use crate::{
     message::{Body, Request, Response},
 };
 
-/// Says no in an application's own way: gets the request and the response HTTPy would send.
+/// Answers for the router in an application's own way: gets the request and the response HTTPy would send, which says
+/// no (400, 404, 405), which methods there are (204) or where to go (308).
 pub type Refuse = Arc<dyn Fn(Request, Response) -> Reply + Send + Sync>;
 
 /// Routes requests to handlers.
@@ -106,7 +107,7 @@ impl Handler for Router {
                 request.root_len += taken;
                 handler.call(request)
             }
-            Found::Options { allow } => allowed(StatusCode::NO_CONTENT, allow).into(),
+            Found::Options { allow } => self.no(request, allowed(StatusCode::NO_CONTENT, allow)),
             Found::MethodNotAllowed { allow } => {
                 let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
                 response.headers_mut().insert(header::ALLOW, allow);
@@ -125,7 +126,7 @@ impl Handler for Router {
                     let mut response = Response::new(Body::Empty);
                     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
                     response.headers_mut().insert(header::LOCATION, location);
-                    return response.into();
+                    return self.no(request, response);
                 }
                 self.no(request, refusal(StatusCode::NOT_FOUND, "Not Found"))
             }

@@ -30,13 +30,13 @@ use pyo3::types::{
 use super::refusal::Refusal;
 use super::write::{Writer, Written, enter, not_finite};
 
-impl<'py> Writer<'py> {
-    /// Writes a value that is not exactly of a JSON type.
+impl<'py> Writer<'_, 'py> {
+    /// Writes a value that is not exactly of a JSON type, and a comma.
     #[cold]
     #[inline(never)]
     pub(super) fn special(&mut self, value: Bound<'py, PyAny>, depth: u32) -> Written {
         if value.is_instance_of::<PyString>() {
-            self.text(value.as_borrowed())
+            self.text(value.as_borrowed(), b',')
         } else if value.is_instance_of::<PyInt>() {
             self.integer(value.as_borrowed())
         } else if value.is_instance_of::<PyFloat>() {
@@ -48,10 +48,10 @@ impl<'py> Writer<'py> {
             let list = self.py.get_type::<PyList>().call1((value,)).map_err(Refusal::raised)?;
             self.list(list.as_borrowed(), depth)
         } else if let Some(text) = self.plain_text(&value)? {
-            self.text(text.as_borrowed())
+            self.text(text.as_borrowed(), b',')
         } else if self.types()?.is_decimal(&value) {
             let text = value.str().map_err(Refusal::raised)?;
-            self.text(text.as_any().as_borrowed())
+            self.text(text.as_any().as_borrowed(), b',')
         } else if self.types()?.is_enum(&value) {
             let depth = enter(depth)?;
             let inner = value.getattr(intern!(self.py, "value")).map_err(Refusal::raised)?;
@@ -61,15 +61,15 @@ impl<'py> Writer<'py> {
         }
     }
 
-    /// Writes a dict key that is not exactly a `str`, in quotes.
+    /// Writes a dict key that is not exactly a `str`, in quotes and with its colon.
     #[cold]
     #[inline(never)]
     pub(super) fn special_key(&mut self, key: Bound<'py, PyAny>, depth: u32) -> Written {
         if key.is_instance_of::<PyString>() {
-            return self.text(key.as_borrowed());
+            return self.text(key.as_borrowed(), b':');
         }
         if let Some(text) = self.plain_text(&key)? {
-            return self.text(text.as_borrowed());
+            return self.text(text.as_borrowed(), b':');
         }
         if let Ok(float) = key.cast::<PyFloat>() {
             // Python's own spelling: here it is a text, and 1e16 is another text than 1e+16.
@@ -78,7 +78,7 @@ impl<'py> Writer<'py> {
                 return Err(not_finite(value));
             }
             let text = PyFloat::new(self.py, value).repr().map_err(Refusal::raised)?;
-            return self.text(text.as_any().as_borrowed());
+            return self.text(text.as_any().as_borrowed(), b':');
         }
         if key.is_instance_of::<PyInt>() || key.is_none() {
             self.out.push(b'"');
@@ -87,7 +87,8 @@ impl<'py> Writer<'py> {
             } else {
                 self.integer(key.as_borrowed())?;
             }
-            self.out.push(b'"');
+            self.out.replace_last(b'"');
+            self.out.push(b':');
             return Ok(());
         }
         if self.types()?.is_enum(&key) {
@@ -123,7 +124,7 @@ impl<'py> Writer<'py> {
             let (key, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item.extract().map_err(Refusal::raised)?;
             self.member(key.as_borrowed(), value.as_borrowed(), depth)?;
         }
-        self.close(b'}');
+        self.close(b'{', b'}');
         Ok(())
     }
 
@@ -163,7 +164,7 @@ impl<'py> Writer<'py> {
                 self.member(name.as_any().as_borrowed(), content.as_borrowed(), depth)?;
             }
         }
-        self.close(b'}');
+        self.close(b'{', b'}');
         Ok(())
     }
 
@@ -178,7 +179,8 @@ impl<'py> Writer<'py> {
         let py = self.py;
         let depth = enter(depth)?;
         let structure = Structure::of(kind, fields).map_err(Refusal::raised)?;
-        self.out.push(if structure.is_array { b'[' } else { b'{' });
+        let (opening, closing) = if structure.is_array { (b'[', b']') } else { (b'{', b'}') };
+        self.out.push(opening);
         let mut index = 0;
         if let Some((name, tag)) = &structure.tag {
             if structure.is_array {
@@ -198,7 +200,7 @@ impl<'py> Writer<'py> {
                 self.member(name.as_borrowed(), content.as_borrowed(), depth)?;
             }
         }
-        self.close(if structure.is_array { b']' } else { b'}' });
+        self.close(opening, closing);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 10
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
 
 bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, with pytest-benchmark
 	$(BIN)/python -m pytest tests_py/bench/bench_starlette.py --benchmark-columns=median,iqr,ops,rounds $(ARGUMENTS)
+
+memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
+	$(BIN)/python scripts/memory.py $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)

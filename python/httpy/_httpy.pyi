@@ -580,12 +580,15 @@ def json_dumps(value: Any, /) -> bytes:
         ValueError: for cycles, and for more than 256 levels.
     """
 
+def json_layout(enabled: bool, /) -> bool:
+    """Has the JSON writer read CPython's objects in place, or ask for everything. Returns which of both it does now.
+
+    For tests.
+    """
+
 def json_loads(data: bytes | bytearray | memoryview | str, /) -> Any:
     """Reads a JSON document.
 
     Raises:
         ValueError: if it is not JSON (RFC 8259), with line and column; or deeper than 256 levels.
     """
-
-def json_layout(enabled: bool, /) -> bool:
-    """Has the JSON writer read CPython's objects in place, or ask for everything. Returns which of both it does now."""

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import datetime
-import decimal
 import enum
 import re
 import sys
 import typing
-import uuid
 from collections.abc import Callable
 from typing import Any, Literal, Optional, Union
 
 from .hints import accepts_none, describe, is_class, is_union, members, plain
-from .scalars import as_function, find_converter
+from .scalars import as_function, find_converter, is_text_in_json
 
 Convert = Callable[[Any], Any]
 
@@ -106,6 +103,8 @@ class _Plan:
     def _class(self, cls: Any) -> Convert:
         if is_class(cls) and cls in _LEAVES:
             return _LEAVES[cls]
+        if is_class(cls) and is_text_in_json(cls):
+            return _from_text(cls)
         if is_class(cls) and issubclass(cls, enum.Enum):
             return _enum(cls)
         if not _is_class_of_fields(cls):
@@ -270,16 +269,14 @@ def _float(value: Any) -> float:
     return float(value)
 
 
-def _decimal(value: Any) -> decimal.Decimal:
-    found: decimal.Decimal = _DECIMAL(str(value) if type(value) in (int, float) else value)
-    return found
-
-
 def _from_text(cls: type) -> Convert:
     read = find_converter(cls)
     assert callable(read)
+    may_be_number = cls.__name__ == "Decimal"
 
     def from_text(value: Any) -> Any:
+        if may_be_number and type(value) in (int, float):
+            value = str(value)
         if not isinstance(value, str):
             raise Invalid("expected a string", f"{cls.__name__.lower()}_type")
         try:
@@ -345,14 +342,11 @@ def _hints(cls: Any) -> dict[str, Any]:
         raise Unsupported(f"{describe(cls)}: an annotation can't be resolved: {error}") from error
 
 
-_DECIMAL = _from_text(decimal.Decimal)
 _LEAVES: dict[Any, Convert] = {
     str: _exactly(str, "a string"),
     int: _exactly(int, "a whole number"),
     bool: _exactly(bool, "true or false"),
     float: _float,
-    decimal.Decimal: _decimal,
-    **{cls: _from_text(cls) for cls in (uuid.UUID, datetime.datetime, datetime.date, datetime.time)},
 }
 _ARRAYS: dict[Any, Convert] = {
     list: list,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,5 +48,8 @@ def refuse_later(**values: Any) -> None:
 
 def nearest(name: str, known: Any) -> str:
     """Returns a hint at the names that are spelled most alike, for the end of a message."""
+    # Not above: only mistakes need it.
+    import difflib
+
     likely = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(likely)}?" if likely else f"; there are {', '.join(sorted(known))}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from html import escape
 
 from ._httpy import Request, Response
 from .responses import HTMLResponse, PlainTextResponse
@@ -39,6 +38,9 @@ def debug_page(request: Request, error: BaseException) -> Response:
         for name, value in request.headers.multi_items()
     )
     shown = {"title": title, "line": line, "trace": trace, "fields": fields, "hint": _HINT}
+    # Not above: the table of entities takes half a MiB, and this page is rare.
+    from html import escape
+
     page = _PAGE.format(**{name: escape(text) for name, text in shown.items()})
     # The page shows what a client sent: nothing in it may run.
     return HTMLResponse(

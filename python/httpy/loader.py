@@ -7,13 +7,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
-import pkgutil
+import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional
 
@@ -41,7 +39,7 @@ def load_app(target: Optional[str]) -> App:
 
 
 def _usual_target() -> str:
-    found = [name for name in _USUAL_FILES if Path(name).is_file()]
+    found = [name for name in _USUAL_FILES if os.path.isfile(name)]
     if not found:
         raise ConfigError(f"no app was named, and here is no {' or '.join(_USUAL_FILES)}: write module:app")
     return found[0]
@@ -49,9 +47,9 @@ def _usual_target() -> str:
 
 def _import(where: str) -> ModuleType:
     if where.endswith(".py") or "/" in where:
-        return _import_file(Path(where))
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        return _import_file(where)
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError as error:
@@ -62,27 +60,31 @@ def _import(where: str) -> ModuleType:
         raise ConfigError(f"{where!r} is no module name: write module:app or path/to/file.py:app") from None
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        near = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError(f"no file {str(path)!r}{_likely(str(path), near)}")
-    folder = str(path.resolve().parent)
+def _import_file(path: str) -> ModuleType:
+    # Without pathlib, which takes a MiB with all it imports.
+    folder = os.path.dirname(os.path.realpath(path))
+    name, _ = os.path.splitext(os.path.basename(path))
+    if not os.path.isfile(path):
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+        near = [os.path.join(os.path.dirname(path), other) for other in there if other.endswith(".py")]
+        raise ConfigError(f"no file {path!r}{_likely(path, near)}")
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{str(path)!r} is not Python")
+        raise ConfigError(f"{path!r} is not Python")
     module = importlib.util.module_from_spec(spec)
     # Found under its name by what looks modules up there: dataclasses, pickle, string annotations.
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 def _modules_near(where: str) -> list[str]:
+    import pkgutil
+
     package, _, _ = where.rpartition(".")
-    folder = Path(*package.split(".")) if package else Path()
-    found = pkgutil.iter_modules([str(folder)])
+    found = pkgutil.iter_modules([os.path.join(*package.split(".")) if package else os.curdir])
     return [f"{package}.{module.name}" if package else module.name for module in found]
 
 
@@ -130,6 +132,8 @@ def _candidates(module: ModuleType) -> list[str]:
 
 
 def _likely(name: str, known: list[str]) -> str:
+    import difflib
+
     public = dict.fromkeys(other for other in known if not other.startswith("_"))
     likely = difflib.get_close_matches(name, public, n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(map(repr, likely))}?" if likely else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Optional, Union
-from urllib.parse import quote
 
 from ._httpy import Response, json_dumps
 from .errors import phrase
@@ -98,7 +97,7 @@ class RedirectResponse(Response):
         if status not in _REDIRECTS:
             raise ValueError(f"a redirect has one of the statuses {_REDIRECTS}, found {status!r}")
         response = Response.__new__(cls, b"", status, headers, background=background)
-        response.headers["location"] = quote(str(url), safe=_URL_SAFE)
+        response.headers["location"] = _encoded(str(url))
         return response
 
 
@@ -146,7 +145,7 @@ def created(
     """Makes a 201 response; location is the URL of what was made."""
     response = _answer(201, body, headers)
     if location is not None:
-        response.headers["location"] = quote(location, safe=_URL_SAFE)
+        response.headers["location"] = _encoded(location)
     return response
 
 
@@ -318,6 +317,14 @@ class ResponseBuilder:
         for name, value, attributes in self._cookies:
             response.set_cookie(name, value, **attributes)
         return response
+
+
+def _encoded(url: str) -> str:
+    """Percent-encodes what a URL can't hold."""
+    # Not above: it takes half a MiB, and most apps redirect nobody.
+    from urllib.parse import quote
+
+    return quote(url, safe=_URL_SAFE)
 
 
 def _is_iterable(content: Any) -> bool:

@@ -2,20 +2,24 @@
 
 A converter is the name of one that runs in Rust ("str", "int", "float", "bool"), or a function that takes the
 text and raises ValueError with a message for the client.
+
+`datetime` and `decimal` take half a MiB and are imported by whoever annotates with them: here their classes go by name.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import enum
 import re
 import typing
-import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 
 from .hints import is_class, is_union, members, plain
+
+if TYPE_CHECKING:
+    import datetime
+    import decimal
+    import uuid
 
 Moment = TypeVar("Moment")
 Converter = Union[str, Callable[[str], Any]]
@@ -37,7 +41,12 @@ def find_converter(annotation: Any) -> Optional[Converter]:
         return None
     if issubclass(annotation, enum.Enum):
         return _one_of({_text(member.value): member for member in annotation})
-    return _NATIVE.get(annotation) or _CALLED.get(annotation)
+    return _NATIVE.get(annotation) or _CALLED.get(_name(annotation))
+
+
+def is_text_in_json(cls: type) -> bool:
+    """Says whether JSON has values of a class as text."""
+    return _name(cls) in _CALLED
 
 
 def to_bool(text: str) -> bool:
@@ -50,6 +59,8 @@ def to_bool(text: str) -> bool:
 
 def to_datetime(text: str) -> datetime.datetime:
     """Reads an ISO 8601 date and time; `Z` is UTC."""
+    import datetime
+
     return _iso(
         datetime.datetime.fromisoformat, text, "an ISO 8601 date and time, such as 2026-01-31T12:00:00Z"
     )
@@ -57,16 +68,22 @@ def to_datetime(text: str) -> datetime.datetime:
 
 def to_date(text: str) -> datetime.date:
     """Reads an ISO 8601 date."""
+    import datetime
+
     return _iso(datetime.date.fromisoformat, text, "an ISO 8601 date, such as 2026-01-31")
 
 
 def to_time(text: str) -> datetime.time:
     """Reads an ISO 8601 time of day."""
+    import datetime
+
     return _iso(datetime.time.fromisoformat, text, "an ISO 8601 time, such as 12:30:00")
 
 
 def to_uuid(text: str) -> uuid.UUID:
     """Reads a UUID."""
+    import uuid
+
     try:
         return uuid.UUID(text)
     except ValueError:
@@ -75,6 +92,8 @@ def to_uuid(text: str) -> uuid.UUID:
 
 def to_decimal(text: str) -> decimal.Decimal:
     """Reads a decimal number. NaN and infinities are refused, as arithmetic with them surprises."""
+    import decimal
+
     try:
         value = decimal.Decimal(text)
     except decimal.InvalidOperation:
@@ -111,6 +130,10 @@ def _one_of(by_text: dict[str, Any]) -> Callable[[str], Any]:
 
 def _listing(words: list[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "nothing"
+
+
+def _name(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def _text(value: Any) -> str:
@@ -166,10 +189,10 @@ _FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "float": _to_float,
     "bool": to_bool,
 }
-_CALLED: dict[type, Callable[[str], Any]] = {
-    uuid.UUID: to_uuid,
-    datetime.datetime: to_datetime,
-    datetime.date: to_date,
-    datetime.time: to_time,
-    decimal.Decimal: to_decimal,
+_CALLED: dict[tuple[str, str], Callable[[str], Any]] = {
+    ("uuid", "UUID"): to_uuid,
+    ("datetime", "datetime"): to_datetime,
+    ("datetime", "date"): to_date,
+    ("datetime", "time"): to_time,
+    ("decimal", "Decimal"): to_decimal,
 }

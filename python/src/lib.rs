@@ -57,10 +57,10 @@ mod _httpy {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        crate::json::test_layout(module.py());
         // What tests for a mapping shall find one.
         PyMapping::register::<Headers>(module.py())?;
         PyMapping::register::<QueryParams>(module.py())?;
+        crate::json::test_layout(module.py());
         module.add("REQUIRED", crate::required(module.py())?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

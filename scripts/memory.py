@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Measures what a worker holds when idle, and what each idle connection adds. Linux.
+
+    .venv/bin/python scripts/memory.py [--connections 10000]
+
+Two figures of the process: `private` is what it alone holds; `PSS` adds its share of the pages that others use too, and
+so depends on what else runs: the interpreter's own 6 MiB of code count in full if no other Python does.
+The kernel's socket buffers belong to neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+# What the requirements say, in bytes.
+MAX_IDLE = 16 * 1024 * 1024
+MAX_CONNECTION = 8 * 1024
+# Descriptors that the server and this script need besides.
+SPARE = 100
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--connections", type=int, default=10_000, help="how many idle connections")
+    parser.add_argument("--app", default=f"{ROOT / 'benches' / 'app.py'}:app", help="what is served")
+    options = parser.parse_args()
+    count = allow_descriptors(options.connections)
+
+    python = baseline("pass")
+    asyncio = baseline("import asyncio")
+    command = [sys.executable, "-m", "httpy", "run", options.app, "--port", "0", "--head-timeout", "300"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            port = where(server)
+            print(f"{'':34}{'private':>9}{'PSS':>9}   MiB")
+            show("python", python)
+            show("python, asyncio imported", asyncio)
+            idle = usage(server.pid)
+            show("httpy run, idle", idle)
+
+            connections = [connect(port) for _ in range(count)]
+            # Accepted in order: when this one is answered, all are.
+            ask(connect(port))
+            silent = usage(server.pid)
+            show(f"{count} connections", silent)
+            for connection in connections:
+                ask(connection)
+            kept = usage(server.pid)
+            show("each has had a response", kept)
+        finally:
+            server.terminate()
+    each_silent, each_kept = ((after[0] - idle[0]) / count for after in (silent, kept))
+    print(
+        f"bytes for each connection: {each_silent:.0f} before its first request, {each_kept:.0f} after its response"
+    )
+    is_well = idle[0] <= MAX_IDLE and max(each_silent, each_kept) <= MAX_CONNECTION
+    print(
+        f"targets, private: idle {MAX_IDLE >> 20} MiB, each connection {MAX_CONNECTION} bytes: "
+        f"{'met' if is_well else 'NOT met'}"
+    )
+    return 0 if is_well else 1
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Raises the limit for this process and the server, and says how many connections there can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        print(f"only {hard - SPARE} connections: the limit of descriptors is {hard}", file=sys.stderr)
+        wanted, needed = hard - SPARE, hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    return wanted
+
+
+def baseline(code: str) -> tuple[int, int]:
+    """The usage of a Python that runs some code and then waits."""
+    command = [sys.executable, "-c", f"{code}; print('', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = usage(process.pid)
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    return found
+
+
+def usage(pid: int) -> tuple[int, int]:
+    """Private bytes and the proportional set size."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    kib = {match[1]: int(match[2]) for match in re.finditer(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)}
+    return (kib["Private_Clean"] + kib["Private_Dirty"]) * 1024, kib["Pss"] * 1024
+
+
+def show(what: str, found: tuple[int, int]) -> None:
+    print(f"{what:34}{found[0] / 2**20:9.1f}{found[1] / 2**20:9.1f}", flush=True)
+
+
+def where(server: subprocess.Popen[str]) -> int:
+    assert server.stderr is not None
+    said = ""
+    for line in server.stderr:
+        said += line
+        found = re.search(r"http://[^ ]*:(\d+)", line)
+        if found:
+            return int(found[1])
+    raise SystemExit(f"the server did not start: {said}")
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 10)
+
+
+def ask(connection: socket.socket) -> None:
+    connection.sendall(REQUEST)
+    answer = b""
+    while b"Hello, World!" not in answer:
+        received = connection.recv(4096)
+        if not received:
+            raise SystemExit(f"the server closed a connection: {answer!r}")
+        answer += received
+
+
+if __name__ == "__main__":
+    sys.exit(main())

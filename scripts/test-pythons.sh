@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the Python tests with one abi3 wheel on every Python that pyenv has, the newest patch of each minor version.
+# Runs the Python tests but the slow ones with one abi3 wheel on every Python that pyenv has, the newest patch of each
+# minor version.
 set -eu
 cd "$(dirname "$0")/.."
 wheels=$(mktemp -d)
@@ -12,5 +13,5 @@ for minor in 3.9 3.10 3.12 3.13 3.14; do
     "$python" -m venv "$wheels/$minor"
     "$wheels/$minor/bin/pip" install -q --disable-pip-version-check pytest hypothesis httpx anyio pydantic msgspec "$wheels"/*.whl
     echo "python $minor:"
-    LEAK_REQUESTS=40000 "$wheels/$minor/bin/python" -m pytest -q -p no:cacheprovider
+    LEAK_REQUESTS=40000 "$wheels/$minor/bin/python" -m pytest -q -p no:cacheprovider -m "not slow"
 done

@@ -32,7 +32,11 @@ use pyo3::{
     types::{PyByteArray, PyBytes, PyMemoryView, PyString},
 };
 
-use crate::{call::log_failure, errors, site::Site};
+use crate::{
+    call::log_failure,
+    errors,
+    site::{Afterwards, Site},
+};
 
 /// How much is queued before making waits. 64 KiB, a socket buffer's worth.
 const FULL: usize = 64 * 1024;
@@ -187,7 +191,7 @@ impl Outgoing {
             // A carrier without a loop: there is nobody to make anything.
             return self.pipe.end(End::Cut);
         };
-        let duty = Duty::new(self.pipe.clone());
+        let duty = Duty { pipe: self.pipe.clone(), is_held: true, _afterwards: site.begin_afterwards() };
         match waited {
             Waited::Pull(pull) => site.on_pool(Box::new(move |py| pull.run(py, duty))),
             Waited::Unpumped(source) => {
@@ -208,20 +212,49 @@ impl Drop for Outgoing {
             let mut state = self.pipe.lock();
             state.is_gone = true;
             state.carrier = None;
-            (replace(&mut state.maker, Maker::Over), take(&mut state.queue))
+            // A pump that runs is left where it is: it may end by itself until it is cancelled.
+            let runs = matches!(state.maker, Maker::Pump { .. });
+            (if runs { None } else { Some(take(&mut state.maker)) }, take(&mut state.queue))
         };
         drop(queue);
         let site = self.site.take().or_else(Site::here);
         match (maker, site) {
-            (Maker::Pull(pull), Some(site)) => site.on_pool(Box::new(move |py| pull.close(py))),
+            (Some(Maker::Pull(pull)), Some(site)) => {
+                let afterwards = site.begin_afterwards();
+                site.on_pool(Box::new(move |py| {
+                    pull.close(py);
+                    drop(afterwards);
+                }));
+            }
             // Not on a runtime thread, so it never started: what there is to close is closed here.
-            (Maker::Pull(pull), None) => drop(Python::try_attach(|py| pull.close(py))),
-            (Maker::Pump { task: Some(task), .. }, Some(site)) => {
-                site.on_loop(Box::new(move |py, _| cancel(task.bind(py))));
+            (Some(Maker::Pull(pull)), None) => drop(Python::try_attach(|py| pull.close(py))),
+            (None, Some(site)) => {
+                let leaving = Leaving(self.pipe.clone());
+                site.on_loop(Box::new(move |py, _| leaving.cancel_pump(py)));
             }
             // What never started has nothing to clean up, and what is busy sees for itself that the client is gone.
             _ => {}
         }
+    }
+}
+
+/// The client has left. Lets go of the task that pumps, even if its loop is closed: the two hold each other.
+struct Leaving(Arc<Pipe>);
+
+impl Leaving {
+    /// Cancels the pump, unless it has ended. One that is closing its iterable must not be interrupted in that.
+    fn cancel_pump(&self, py: Python<'_>) {
+        let maker = take(&mut self.0.lock().maker);
+        if let Maker::Pump { task: Some(task), .. } = maker {
+            cancel(task.bind(py));
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let maker = take(&mut self.0.lock().maker);
+        drop(maker);
     }
 }
 
@@ -369,17 +402,15 @@ impl Pipe {
 }
 
 /// The duty to make chunks. If it is dropped before their end, because its job was never run, panicked, or its loop was
-/// closed, the connection is cut: no client waits for ever.
+/// closed, the connection is cut: no client waits for ever. A server that stops waits for whoever has it, so that what
+/// was started is also closed.
 struct Duty {
     pipe: Arc<Pipe>,
     is_held: bool,
+    _afterwards: Afterwards,
 }
 
 impl Duty {
-    fn new(pipe: Arc<Pipe>) -> Self {
-        Self { pipe, is_held: true }
-    }
-
     /// Others have it from now on.
     fn put_down(mut self) {
         self.is_held = false;
@@ -478,7 +509,12 @@ fn pump(py: Python<'_>, event_loop: &Bound<'_, PyAny>, source: Source, duty: Dut
         let streams = py.import(intern!(py, "httpy._streams"))?;
         let coroutine = streams.call_method1(intern!(py, "pump"), (&source.chunks, sink))?;
         // Before Python 3.11 a task's context can't be given: it copies the current one, so make it inside.
-        source.run(py, event_loop.getattr(intern!(py, "create_task"))?, Some(coroutine))
+        let task = source.run(py, event_loop.getattr(intern!(py, "create_task"))?, Some(coroutine.clone()));
+        if task.is_err() {
+            // Else Python warns that nobody awaited it.
+            coroutine.call_method0(intern!(py, "close"))?;
+        }
+        task
     };
     let task = match start() {
         Ok(task) => task,

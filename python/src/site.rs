@@ -23,7 +23,7 @@ use crate::{
 /// Runs on the loop's thread, and is given the loop.
 pub(crate) type Job = Box<dyn FnOnce(Python<'_>, &Bound<'_, PyAny>) + Send>;
 
-/// The loop and the pool of one runtime, and how much work is under way behind responses.
+/// The loop and the pool of one runtime, and how much work is under way that may outlast its response.
 pub(crate) struct Site {
     event_loop: Arc<driver::Home>,
     pool: Arc<Pool>,
@@ -73,13 +73,13 @@ impl Site {
         self.pool.flush();
     }
 
-    /// Counts work behind a response until the guard is dropped.
+    /// Counts work that may outlast its response, until the guard is dropped.
     pub(crate) fn begin_afterwards(self: &Arc<Self>) -> Afterwards {
         self.afterwards.fetch_add(1, Ordering::AcqRel);
         Afterwards(self.clone())
     }
 
-    /// Waits until no work behind responses is under way.
+    /// Waits until no work that outlasts its response is under way.
     pub(crate) async fn rested(&self) {
         let mut rested = pin!(self.rested.notified());
         loop {
@@ -93,7 +93,7 @@ impl Site {
     }
 }
 
-/// Work behind a response is under way.
+/// Work that may outlast its response is under way.
 pub(crate) struct Afterwards(Arc<Site>);
 
 impl Drop for Afterwards {

@@ -1,4 +1,4 @@
-"""`httpy` has the names that are documented, and no others. That each has a place in the documents is in test_docs.py."""
+"""`httpy` has the names that are documented, and no others. test_docs.py: each has its place in the documents."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@
 //!    A pool thread that is inside the iterable then can't be interrupted: it is closed when it gives its next chunk.
 //! 5. A failure is logged and cuts the connection, since the status has long been sent: the client sees that the content
 //!    ends without its end (RFC 9112 §8).
+//!
+//! One file, because both ways of making end in the same states of the same stream.
 
 use std::{
     collections::VecDeque,

@@ -8,6 +8,8 @@
 //! runtime --reply--> jobs --flush, when it waits--> hot thread --bell, when no job is left--> runtime
 //!                      ^------ warden, every tick: did a job wait too long?
 //! ```
+//!
+//! One file, because all of it is what may happen to one queue under one lock.
 
 mod busy;
 

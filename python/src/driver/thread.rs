@@ -9,6 +9,8 @@
 //! 2. What waits for the loop is bounded: when the queue is full, requests wait outside of it, each at the expense of
 //!    its own connection.
 //! 3. A job that is dropped instead of run drops its [`Slot`], which answers: no request waits for ever.
+//!
+//! One file, because the queue, the knock and the thread are one protocol: each step is only right beside the others.
 
 use std::{
     collections::VecDeque,

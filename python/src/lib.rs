@@ -2,6 +2,7 @@
 //!
 //! `plan.rs` is filled once per route, `call.rs` runs once per request, `driver/` says where.
 
+mod access_log;
 mod afterwards;
 mod arriving;
 mod call;
@@ -11,6 +12,7 @@ mod driver;
 mod errors;
 mod fields;
 mod json;
+mod log;
 mod onward;
 mod outgoing;
 mod plan;
@@ -22,6 +24,8 @@ mod server;
 mod site;
 mod symbols;
 mod threads;
+mod toml;
+mod watch;
 
 use pyo3::{prelude::*, sync::PyOnceLock};
 
@@ -36,17 +40,21 @@ pub(crate) fn required(py: Python<'_>) -> PyResult<&'static Py<PyAny>> {
 mod _httpy {
     #[pymodule_export]
     use crate::{
+        access_log::AccessLog,
         arriving::Chunks,
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
         json::{json_dumps, json_layout, json_loads},
+        log::forward_logs,
         onward::{Next, Onward},
         query::QueryParams,
         request::PyRequest,
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
         server::{Core, defaults},
+        toml::read_toml,
+        watch::Watch,
     };
 
     #[cfg(unix)]

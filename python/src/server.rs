@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use httpy::{App, Config, Handler, Reply, Request, conn::Listener, listen};
+use httpy::{App, Config, Handler, Middleware, Reply, Request, conn::Listener, listen};
 use pyo3::{
     exceptions::PyRuntimeError,
     prelude::*,
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 #[cfg(unix)]
 use crate::driver::Selector;
 use crate::{
+    access_log::AccessLog,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
     routes::Routes,
@@ -28,6 +29,8 @@ use crate::{
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Core {
     handler: Arc<dyn Handler>,
+    /// Around the handler, outermost first.
+    middleware: Vec<Arc<dyn Middleware>>,
     config: Config,
     listeners: Mutex<Vec<TcpListener>>,
     /// The thread driver's; the selector's belongs to the selector.
@@ -44,12 +47,18 @@ struct Stop {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (routes, config=None, /))]
-    fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    #[pyo3(signature = (routes, config=None, /, *, access_log=None))]
+    fn new(
+        py: Python<'_>,
+        routes: &Routes,
+        config: Option<&Bound<'_, PyDict>>,
+        access_log: Option<&AccessLog>,
+    ) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let handler = Paced(routes.build(py, "", config.max_body_bytes, &[])?);
         Ok(Self {
             handler: Arc::new(handler),
+            middleware: access_log.map(AccessLog::middleware).into_iter().collect(),
             config,
             listeners: Mutex::default(),
             thread: Mutex::default(),
@@ -123,7 +132,7 @@ impl Core {
 
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
-        let (handler, config) = (self.handler.clone(), self.config.clone());
+        let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
         let sockets: Vec<TcpListener> = lock(&self.listeners).drain(..).collect();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
@@ -136,7 +145,8 @@ impl Core {
                     return;
                 }
             };
-            let server = App::new(handler).config(config).start(listeners);
+            let app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            let server = app.start(listeners);
             let Ok(Stop { grace, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.
                 return std::future::pending().await;

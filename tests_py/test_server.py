@@ -110,6 +110,65 @@ def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
     assert Server(hello(), host=host, port=80).url == url
 
 
+# With sockets that are there already
+
+
+def listening(family: int, address: Any) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    one.bind(address)
+    one.listen()
+    return one
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.skipif(os.name == "nt", reason="unix sockets")
+def test_sockets_that_are_there_are_served_all_of_them(loop: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    sockets = [
+        listening(socket.AF_UNIX, path),
+        listening(socket.AF_INET, ("127.0.0.1", 0)),
+        listening(socket.AF_INET6, ("::1", 0)),
+    ]
+    ports = [one.getsockname()[1] for one in sockets[1:]]
+
+    with Server(hello(), sockets=sockets, loop=loop) as server:
+        assert server.urls == [f"unix:{path}", f"http://127.0.0.1:{ports[0]}", f"http://[::1]:{ports[1]}"]
+        assert (server.url, server.host, server.port) == (f"unix:{path}", "127.0.0.1", ports[0])
+        answers = [httpx.get(url, trust_env=False).text for url in server.urls[1:]]
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as client:
+            answers.append(client.get("http://localhost/").text)
+
+    assert answers == ["Hello, World!"] * 3
+    assert [one.fileno() for one in sockets] == [-1, -1, -1]
+
+
+def test_the_server_closes_the_sockets_it_was_given() -> None:
+    one = listening(socket.AF_INET, ("127.0.0.1", 0))
+    address = one.getsockname()
+    server = Server(hello(), sockets=[one])
+
+    server.start()
+    server.stop()
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    with pytest.raises(ConfigError, match="the sockets of this server are closed"):
+        server.start()
+
+
+def test_a_socket_that_does_not_listen_is_said_at_start() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+
+        with pytest.raises(ConfigError, match="it does not listen: call listen\\(\\) first"):
+            Server(hello(), sockets=[one]).start()
+
+
+def test_sockets_are_sockets() -> None:
+    with pytest.raises(ConfigError, match="sockets are sockets that listen, found 'unix:x'"):
+        Server(hello(), sockets=["unix:x"])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_failure_at_startup_is_raised_and_what_was_started_is_stopped(loop: str) -> None:
     events: list[str] = []

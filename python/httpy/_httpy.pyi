@@ -553,12 +553,23 @@ class Core:
         Raises:
             ConfigError: if the host is not an address or the port can't be had.
         """
+    def adopt(self, descriptor: int, /, *, shared: bool) -> None:
+        """Takes over a socket that listens, by its descriptor, which is the server's from now on, even if this fails.
+
+        `shared` says that others may hold the socket too: it is left as it is then when the server stops.
+
+        Raises:
+            ConfigError: if it is no listening stream socket.
+        """
     def start(self, selector: Selector | None, event_loop: Any, /) -> None:
         """Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to."""
-    def stop(self, grace: float | None, done: Callable[[int], None], /) -> None:
+    def stop(
+        self, grace: float | None, done: Callable[[int], None], /, *, leave_queued: bool = False
+    ) -> None:
         """Stops accepting, finishes what runs, and calls `done` on the loop's thread.
 
         At most `grace` seconds; None is the configured time. `done` gets the number of connections that were cut off.
+        Connections that are queued and not accepted yet are served, or with `leave_queued` left to other processes.
 
         Raises:
             RuntimeError: if the server does not run.

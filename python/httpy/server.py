@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from . import _httpy
@@ -39,6 +40,10 @@ class Server:
         app: The app.
         host: The address or host name to listen on. Defaults to 127.0.0.1.
         port: The port. Defaults to 8000; 0 has the system choose, and `port` then says which.
+        sockets: Sockets that listen already, TCP or unix, to be served instead of host and port. The server takes
+            them over: it closes them when it stops accepting, and so starts only once. Defaults to none.
+        shared: Whether other processes may hold these sockets too. If not, the server can have the system refuse
+            connections while it takes those that came before. Defaults to True.
         **config: Limits and the like, as of `App.run`; `loop` is "auto", "selector", "thread" or "uvloop".
 
     Raises:
@@ -49,7 +54,16 @@ class Server:
         ...     urllib.request.urlopen(server.url)
     """
 
-    def __init__(self, app: App, *, host: str = "127.0.0.1", port: int = 8000, **config: Any) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        sockets: Sequence[socket.socket] = (),
+        shared: bool = True,
+        **config: Any,
+    ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ConfigError(f"port is a number from 0 to 65535, not {port!r}")
         if not hasattr(app, "_native"):
@@ -57,11 +71,21 @@ class Server:
         self._app = app
         self._host = host
         self._wanted_port = port
+        for one in sockets:
+            if not isinstance(one, socket.socket):
+                raise ConfigError(f"sockets are sockets that listen, found {one!r}")
+        self._sockets = tuple(sockets)
+        self._shared = shared
+        # Where the sockets listen: they are gone when it is asked for.
+        self._urls = [url_of(one) for one in self._sockets]
         self._choice, self._config = split_config(config)
         self._lock = threading.Lock()
         self._is_used = False
         self._is_accepting = False
         self._port: Optional[int] = None
+        for address in (one.getsockname() for one in reversed(self._sockets)):
+            if isinstance(address, tuple):
+                self._host, self._port = address[:2]
         self._thread: Optional[threading.Thread] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stop_wanted: Optional[asyncio.Event] = None
@@ -71,19 +95,23 @@ class Server:
 
     @property
     def host(self) -> str:
-        """The host it was given."""
+        """The host it was given; with sockets, that of the first TCP one."""
         return self._host
 
     @property
     def port(self) -> int:
-        """The port it listens on; before it does, the one it was given."""
+        """The port it listens on; before it does, the one it was given. With sockets, that of the first TCP one."""
         return self._wanted_port if self._port is None else self._port
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds it, without a slash at the end."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        """Where a client on this machine finds it, without a slash at the end: `http://host:port`, `unix:path`."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens: one for each socket."""
+        return list(self._urls) or [_url(self._host, self.port)]
 
     def start(self) -> None:
         """Starts serving on a thread of its own, and returns when it accepts connections.
@@ -210,7 +238,9 @@ class Server:
             if self._is_used:
                 raise RuntimeError("the server runs already")
             self._is_used = True
-        self._port = self._grace = self._failure = None
+        self._grace = self._failure = None
+        if not self._sockets:
+            self._port = None
 
     def _release(self) -> None:
         self._loop = self._stop_wanted = None
@@ -235,7 +265,7 @@ class Server:
             with self._app._served():
                 routes, contexts = self._app._native()
                 core = _httpy.Core(routes, self._config)
-                self._port = core.bind(_address(self._host), self._wanted_port)
+                self._listen(core)
                 async with self._app._live(contexts):
                     core.start(runtime_of(loop), loop)
                     self._is_accepting = True
@@ -251,6 +281,14 @@ class Server:
             # It belongs to this thread; a failure's traceback would carry it to another.
             core = None
             self._release()
+
+    def _listen(self, core: _httpy.Core) -> None:
+        if not self._sockets:
+            self._port = core.bind(_address(self._host), self._wanted_port)
+        for one in self._sockets:
+            if one.fileno() == -1:
+                raise ConfigError("the sockets of this server are closed: it has served them before")
+            core.adopt(one.detach(), shared=self._shared)
 
     async def _drain(self, core: _httpy.Core) -> None:
         """Waits for running requests; asked again meanwhile, with a grace, it waits no longer than that."""
@@ -298,11 +336,26 @@ class Server:
 
     def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
         print(
-            f"HTTPy {_httpy.__version__} serves {self._app.title} on {self.url} "
+            f"HTTPy {_httpy.__version__} serves {self._app.title} on {', '.join(self.urls)} "
             f"(loop: {driver_name(loop)}; Ctrl-C stops)",
             file=sys.stderr,
             flush=True,
         )
+
+
+def url_of(listening: socket.socket) -> str:
+    """Returns where a client on this machine finds a listening socket: `http://host:port`, or `unix:` and its path."""
+    address = listening.getsockname()
+    if isinstance(address, tuple):
+        return _url(address[0], address[1])
+    # A name without a file (Linux) begins with NUL, which is written as @.
+    path = os.fsdecode(address)
+    return f"unix:{'@' + path[1:] if path[:1] == chr(0) else path}"
+
+
+def _url(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _is_in_loop() -> bool:

@@ -1,17 +1,22 @@
 //! The server as Python holds it.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use httpy::{App, Config, Handler, Middleware, Reply, Request, conn::Listener, listen};
+use httpy::{
+    App, Config, Handler, Middleware, Reply, Request,
+    listen::Listening,
+    server::{Queued, deadline},
+};
 use pyo3::{
     exceptions::PyRuntimeError,
     prelude::*,
     types::{PyDict, PyString},
 };
+use socket2::Socket;
 use tokio::sync::oneshot;
 
 #[cfg(unix)]
@@ -32,7 +37,7 @@ pub(crate) struct Core {
     /// Around the handler, outermost first.
     middleware: Vec<Arc<dyn Middleware>>,
     config: Config,
-    listeners: Mutex<Vec<TcpListener>>,
+    listeners: Mutex<Vec<Listening>>,
     /// The thread driver's; the selector's belongs to the selector.
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
@@ -41,6 +46,7 @@ pub(crate) struct Core {
 /// How a server is to stop.
 struct Stop {
     grace: Duration,
+    queued: Queued,
     done: Py<PyAny>,
 }
 
@@ -75,11 +81,23 @@ impl Core {
         let address = host.trim_matches(['[', ']']).parse().map_err(|_| {
             errors::config(py, format!("host {host:?} is not an IP address; use 127.0.0.1, 0.0.0.0 or ::"))
         })?;
-        let listener = listen::bind(SocketAddr::new(address, port), self.config.backlog)
+        let socket = Listening::tcp(SocketAddr::new(address, port), self.config.backlog)
             .map_err(|error| errors::from_core(py, &error))?;
-        let port = listener.local_addr()?.port();
-        lock(&self.listeners).push(listener);
+        let port = socket.port().unwrap_or(port);
+        lock(&self.listeners).push(socket);
         Ok(port)
+    }
+
+    /// Takes over a socket that listens, by its descriptor, which is the server's from now on, even if this fails.
+    ///
+    /// `shared` says that others may hold the socket too. Raises `ConfigError` if it is no listening stream socket.
+    #[pyo3(signature = (descriptor, /, *, shared))]
+    fn adopt(&self, py: Python<'_>, descriptor: Descriptor, shared: bool) -> PyResult<()> {
+        // SAFETY: the caller has given it away; it is closed when the socket is dropped, and nowhere else.
+        let socket = unsafe { own(descriptor) };
+        let socket = Listening::adopt(socket, shared).map_err(|error| errors::from_core(py, &error))?;
+        lock(&self.listeners).push(socket);
+        Ok(())
     }
 
     /// Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to.
@@ -109,8 +127,9 @@ impl Core {
     /// Stops accepting, finishes what runs, and calls `done` on the loop's thread.
     ///
     /// At most `grace` seconds; None is the configured time. `done` gets the number of connections that were cut off.
-    #[pyo3(signature = (grace, done, /))]
-    fn stop(&self, py: Python<'_>, grace: Option<f64>, done: Py<PyAny>) -> PyResult<()> {
+    /// Connections that are queued and not accepted yet are served, or with `leave_queued` left to other processes.
+    #[pyo3(signature = (grace, done, /, *, leave_queued=false))]
+    fn stop(&self, py: Python<'_>, grace: Option<f64>, done: Py<PyAny>, leave_queued: bool) -> PyResult<()> {
         let not_running = || PyRuntimeError::new_err("the server does not run");
         let grace = match grace {
             None => self.config.grace,
@@ -118,7 +137,8 @@ impl Core {
                 .map_err(|_| errors::config(py, format!("grace is a number of seconds, not {seconds}")))?,
         };
         let stop = lock(&self.stop).take().ok_or_else(not_running)?;
-        stop.send(Stop { grace, done }).map_err(|_| not_running())
+        let queued = if leave_queued { Queued::Left } else { Queued::Served };
+        stop.send(Stop { grace, queued, done }).map_err(|_| not_running())
     }
 
     /// Ends the thread driver's runtime; the selector's ends with its loop.
@@ -133,12 +153,10 @@ impl Core {
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
         let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
-        let sockets: Vec<TcpListener> = lock(&self.listeners).drain(..).collect();
+        let sockets: Vec<Listening> = lock(&self.listeners).drain(..).collect();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
-            let listener =
-                |socket: TcpListener| -> std::io::Result<Box<dyn Listener>> { Ok(Box::new(listen::Tcp::new(socket)?)) };
-            let listeners = match sockets.into_iter().map(listener).collect() {
+            let listeners = match sockets.into_iter().map(Listening::listen).collect() {
                 Ok(listeners) => listeners,
                 Err(error) => {
                     tracing::error!(%error, "a listening socket can't be used");
@@ -147,12 +165,12 @@ impl Core {
             };
             let app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
             let server = app.start(listeners);
-            let Ok(Stop { grace, done }) = stopped.await else {
+            let Ok(Stop { grace, queued, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.
                 return std::future::pending().await;
             };
-            let deadline = tokio::time::Instant::now() + grace;
-            let cut_off = server.stop(grace).await;
+            let deadline = deadline(grace);
+            let cut_off = server.stop(grace, queued).await;
             if let Some(site) = Site::here() {
                 // What still runs behind responses then is left to the loop, which cancels it when it ends.
                 let _ = tokio::time::timeout_at(deadline, site.rested()).await;
@@ -169,6 +187,30 @@ impl Core {
         *lock(&self.stop) = Some(stop);
         Ok(())
     }
+}
+
+/// A socket as Python's `socket.detach()` gives it.
+#[cfg(unix)]
+type Descriptor = std::os::fd::RawFd;
+#[cfg(windows)]
+type Descriptor = std::os::windows::io::RawSocket;
+
+/// # Safety
+/// The descriptor is open and nobody else's.
+#[cfg(unix)]
+unsafe fn own(descriptor: Descriptor) -> Socket {
+    use std::os::fd::FromRawFd;
+    // SAFETY: as above.
+    unsafe { Socket::from_raw_fd(descriptor) }
+}
+
+/// # Safety
+/// The socket is open and nobody else's.
+#[cfg(windows)]
+unsafe fn own(descriptor: Descriptor) -> Socket {
+    use std::os::windows::io::FromRawSocket;
+    // SAFETY: as above.
+    unsafe { Socket::from_raw_socket(descriptor) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

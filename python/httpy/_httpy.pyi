@@ -137,7 +137,7 @@ class Request:
         """The path as it was sent."""
     @property
     def root_path(self) -> str:
-        """The path the mounts on the way have taken."""
+        """The path that a proxy and the mounts on the way have taken."""
     @property
     def query_string(self) -> bytes:
         """The query as it was sent, without the `?`."""
@@ -420,7 +420,8 @@ class Context:
     """What all endpoints of one app share.
 
     The app object, state, and how errors are answered: `on_error` is called with the request and the exception;
-    `statuses` are those of HTTPy's own refusals it wants to see as well.
+    `statuses` are those of HTTPy's own refusals it wants to see as well. `root_path` is what a proxy has taken away
+    from the beginning of paths, percent-encoded.
     """
     def __new__(
         cls,
@@ -428,6 +429,7 @@ class Context:
         *,
         on_error: Callable[[Request, BaseException], Any] | None = None,
         statuses: Sequence[int] = ...,
+        root_path: str = ...,
     ) -> Self: ...
     def set_state(self, values: Mapping[str, Any], /) -> None:
         """Sets what appears on every request's `state`."""
@@ -545,7 +547,12 @@ class Core:
         ConfigError: if a name or a value is wrong.
     """
     def __new__(
-        cls, routes: Routes, config: Mapping[str, Any] | None = None, /, *, access_log: AccessLog | None = None
+        cls,
+        routes: Routes,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        access_log: AccessLog | None = None,
     ) -> Self: ...
     def bind(self, host: str, port: int, /) -> int:
         """Binds a TCP address and returns its port.

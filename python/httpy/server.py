@@ -19,11 +19,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _httpy
-from .config import split_config
+from .banner import banner
+from .config import LOG_FORMATS, read_root_path, split_config
 from .errors import ConfigError
+from .logs import forward
 from .loops import driver_name, new_loop, run_to_end, runtime_of
 from .signals import stop_on_signals
 
@@ -44,6 +46,10 @@ class Server:
             them over: it closes them when it stops accepting, and so starts only once. Defaults to none.
         shared: Whether other processes may hold these sockets too. If not, the server can have the system refuse
             connections while it takes those that came before. Defaults to True.
+        access_log: Whether every request is a line on standard output, or the path of a file to have these lines at
+            its end. Defaults to False.
+        log_format: "text" or "json", for the access log. Defaults to "text".
+        root_path: What a proxy takes away from the beginning of paths before it asks. Defaults to nothing.
         **config: Limits and the like, as of `App.run`; `loop` is "auto", "selector", "thread" or "uvloop".
 
     Raises:
@@ -62,6 +68,9 @@ class Server:
         port: int = 8000,
         sockets: Sequence[socket.socket] = (),
         shared: bool = True,
+        access_log: Union[bool, str] = False,
+        log_format: str = "text",
+        root_path: str = "",
         **config: Any,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
@@ -78,6 +87,14 @@ class Server:
         self._shared = shared
         # Where the sockets listen: they are gone when it is asked for.
         self._urls = [url_of(one) for one in self._sockets]
+        if log_format not in LOG_FORMATS:
+            raise ConfigError(f"log_format is one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
+        self._access_log = access_log
+        self._log_format = log_format
+        try:
+            self._root_path = read_root_path(root_path)
+        except ValueError as error:
+            raise ConfigError(f"root_path is {error}, not {root_path!r}") from None
         self._choice, self._config = split_config(config)
         self._lock = threading.Lock()
         self._is_used = False
@@ -171,8 +188,11 @@ class Server:
         self._claim()
         await self._serve(lambda: None)
 
-    def run(self) -> None:
-        """Serves from the main thread until SIGINT or SIGTERM; `App.run` and the command line are this.
+    def run(self, observer: Optional[Observer] = None) -> None:
+        """Serves from the main thread until SIGINT or SIGTERM.
+
+        Args:
+            observer: Is told what happens. Defaults to a line on standard error when connections are accepted.
 
         Raises:
             ConfigError: if the address or the loop can't be had.
@@ -183,12 +203,13 @@ class Server:
             raise RuntimeError("a loop runs in this thread already: use `await Server(app).serve()`")
         loop = new_loop(self._choice)
         self._claim()
+        told = observer or _Announcer()
 
         async def main() -> None:
             task = asyncio.current_task()
             assert task is not None
             with stop_on_signals(loop, lambda grace: self._on_signal(task, grace)):
-                await self._serve(lambda: self._announce(loop))
+                await self._serve(lambda: told.accepting(self, loop))
 
         try:
             run_to_end(loop, main())
@@ -262,10 +283,12 @@ class Server:
         self._loop, self._stop_wanted = loop, asyncio.Event()
         core: Optional[_httpy.Core] = None
         try:
-            with self._app._served():
-                routes, contexts = self._app._native()
-                core = _httpy.Core(routes, self._config)
+            with self._app._served(self._root_path):
+                routes, contexts = self._app._native(self._root_path)
+                access_log = self._open_access_log()
+                core = _httpy.Core(routes, self._config, access_log=access_log)
                 self._listen(core)
+                forward()
                 async with self._app._live(contexts):
                     core.start(runtime_of(loop), loop)
                     self._is_accepting = True
@@ -277,10 +300,18 @@ class Server:
                             await self._drain(core)
                         finally:
                             core.close()
+                            if access_log is not None:
+                                access_log.flush()
         finally:
             # It belongs to this thread; a failure's traceback would carry it to another.
             core = None
             self._release()
+
+    def _open_access_log(self) -> Optional[_httpy.AccessLog]:
+        if self._access_log is False:
+            return None
+        path = None if self._access_log is True else os.fspath(self._access_log)
+        return _httpy.AccessLog(path, format="json" if self._log_format == "json" else "text")
 
     def _listen(self, core: _httpy.Core) -> None:
         if not self._sockets:
@@ -334,13 +365,17 @@ class Server:
         else:
             task.cancel()
 
-    def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
-        print(
-            f"HTTPy {_httpy.__version__} serves {self._app.title} on {', '.join(self.urls)} "
-            f"(loop: {driver_name(loop)}; Ctrl-C stops)",
-            file=sys.stderr,
-            flush=True,
-        )
+
+class Observer:
+    """Is told what becomes of a server. All on the server's thread; does nothing by itself."""
+
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        """Connections are accepted."""
+
+
+class _Announcer(Observer):
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        print(banner(server._app.title, server.urls, driver=driver_name(loop)), file=sys.stderr, flush=True)
 
 
 def url_of(listening: socket.socket) -> str:

@@ -9,6 +9,7 @@ pub(crate) struct Context {
     app: Py<PyAny>,
     on_error: Option<Py<PyAny>>,
     statuses: Vec<u16>,
+    root_path: String,
     state: Mutex<Option<Py<PyDict>>>,
 }
 
@@ -25,6 +26,11 @@ impl Context {
     /// Whether the application answers this status itself when HTTPy would.
     pub(crate) fn answers(&self, status: u16) -> bool {
         self.statuses.contains(&status)
+    }
+
+    /// What a proxy has taken away from the beginning of paths.
+    pub(crate) fn root_path(&self) -> &str {
+        &self.root_path
     }
 
     /// A namespace for one request.
@@ -46,9 +52,9 @@ pub(crate) struct PyContext(pub(crate) Arc<Context>);
 #[pymethods]
 impl PyContext {
     #[new]
-    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new()))]
-    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>) -> Self {
-        Self(Arc::new(Context { app, on_error, statuses, state: Mutex::new(None) }))
+    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new(), root_path=String::new()))]
+    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>, root_path: String) -> Self {
+        Self(Arc::new(Context { app, on_error, statuses, root_path, state: Mutex::new(None) }))
     }
 
     /// Sets what appears on every request's `state`.

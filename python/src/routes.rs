@@ -125,7 +125,10 @@ impl Routes {
             return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
         let stages: Arc<[Py<PyAny>]> = outer.iter().chain(&self.middleware).map(|stage| stage.clone_ref(py)).collect();
-        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&stages));
+        let mut router = Router::new()
+            .redirect_slashes(self.redirect_slashes)
+            .root_path(self.context.root_path())
+            .refuse(self.refusal(&stages));
         let entries = self.lock();
         for (methods, pattern, endpoint) in &entries.endpoints {
             let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes, &stages)?;

@@ -236,6 +236,9 @@ class Request:
         Not known before the handler has awaited something, or runs on a pool thread.
         """
     @property
+    def is_stopping(self) -> bool:
+        """Whether the server stops: a stream that would go on for long should come to its end."""
+    @property
     def route(self) -> str | None:
         """The pattern of the route that answers."""
     @property
@@ -433,6 +436,8 @@ class Context:
     ) -> Self: ...
     def set_state(self, values: Mapping[str, Any], /) -> None:
         """Sets what appears on every request's `state`."""
+    def stop(self) -> None:
+        """Tells requests that the server stops."""
 
 @final
 class Routes:
@@ -581,6 +586,14 @@ class Core:
         Raises:
             RuntimeError: if the server does not run.
         """
+    @property
+    def requests(self) -> int:
+        """How many requests were given to the app."""
+    def after_requests(self, requests: int, function: Callable[[], Any], /) -> None:
+        """Calls `function` on the loop's thread when so many requests were given to the app.
+
+        To be called before `start`.
+        """
     def close(self) -> None:
         """Ends the thread driver's runtime; the selector's ends with its loop."""
 
@@ -632,6 +645,27 @@ def forward_logs(level: int, /) -> None:
     """Has the core's events handed to the loggers `httpy.*`: those of at least this level, in the numbers of `logging`.
 
     For the whole process; may be called again.
+    """
+
+def end_after_hangup(descriptor: int, seconds: float, status: int, /) -> None:
+    """Ends this process some seconds after the other end of a socket was closed, whatever runs in it.
+
+    Not on Windows.
+    """
+
+def listen(host: str, port: int, backlog: int, /, *, reuse_port: bool = False) -> int:
+    """Binds a TCP address and returns the descriptor of a socket that listens there.
+
+    With `reuse_port`, others that say so too may listen on the same port (`SO_REUSEPORT`).
+
+    Raises:
+        ConfigError: if the host is not an address or the port can't be had.
+    """
+
+def supervision_defaults() -> dict[str, Any]:
+    """How workers are looked after, by default.
+
+    Sizes in bytes, times in seconds; 0 is no limit.
     """
 
 def json_dumps(value: Any, /) -> bytes:

@@ -54,32 +54,48 @@ class Address(NamedTuple):
     descriptor: Optional[int] = None
 
 
-class Bound(NamedTuple):
-    """A socket that listens, and what is to be removed when it does not any more.
+class Bound:
+    """Is a socket that listens, and what is to be removed when it does not any more.
+
+    Args:
+        listening: The socket.
+        is_foreign: Whether another process has opened it, and may hold it too.
+        path: Its file, which this process is to remove. None if it has none, or that is somebody else's business.
 
     Attributes:
         socket: The socket.
-        path: Its file. None if it has none, or another process made it.
-        identity: Device and inode of the file: another in its place is somebody else's.
-        process: Who made it.
+        is_foreign: As above.
     """
 
-    socket: socket.socket
-    path: Optional[str] = None
-    identity: tuple[int, int] = (0, 0)
-    process: int = 0
+    def __init__(
+        self, listening: socket.socket, *, is_foreign: bool = False, path: Optional[str] = None
+    ) -> None:
+        self.socket = listening
+        self.is_foreign = is_foreign
+        self._path = path
+        self._process = os.getpid()
+        # Another file in its place is somebody else's.
+        self._identity = None if path is None else _identity(path)
+
+    def leave(self) -> None:
+        """Leaves the socket's file to a process that has taken over."""
+        self._path = None
 
     def remove(self) -> None:
-        """Removes the socket's file, if it is still the one, and this is the process that made it."""
-        if self.path is None or self.process != os.getpid():
+        """Removes the socket's file, if it is still the one, and this is the process that is to do it."""
+        if self._path is None or self._process != os.getpid():
             return
         try:
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == self.identity:
-                os.unlink(self.path)
+            if _identity(self._path) == self._identity:
+                os.unlink(self._path)
         except OSError:
             # Gone already; or privileges are, and then the next start replaces it.
             pass
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def read_address(written: str, default_port: int = 8000) -> Address:
@@ -138,23 +154,50 @@ def _read_unix(written: str) -> Address:
     return address
 
 
-def open_all(addresses: Sequence[Address], backlog: int) -> list[Bound]:
+class _Options(NamedTuple):
+    backlog: int
+    reuse_port: bool
+    # The ports on which 0.0.0.0 is wanted by itself.
+    ipv4_ports: frozenset[int]
+
+
+def open_all(addresses: Sequence[Address], backlog: int, *, reuse_port: bool = False) -> list[Bound]:
     """Opens a socket for each address, all or none.
 
     Args:
         addresses: Where to listen.
         backlog: Connections that the system may queue before they are accepted.
+        reuse_port: Whether others that say so too may listen on the same ports (`SO_REUSEPORT`).
 
     Raises:
         ConfigError: if one can't be had; says why, and what can be done.
     """
+    ipv4_ports = frozenset(
+        address.port for address in addresses if address.host == "0.0.0.0" and address.port
+    )
+    options = _Options(backlog, reuse_port, ipv4_ports)
     bound: list[Bound] = []
     try:
         for address in addresses:
-            bound.append(_open(address, backlog, addresses))
+            bound.append(_open(address, options))
     except BaseException:
         close_all(bound)
         raise
+    return bound
+
+
+def adopt_all(sockets: Iterable[socket.socket], *, are_ours: bool) -> list[Bound]:
+    """Takes over sockets that another process has opened.
+
+    Args:
+        sockets: The sockets; they listen.
+        are_ours: Whether that process was this program, so that it is for this one to remove their files.
+    """
+    bound = []
+    for one in sockets:
+        name = one.getsockname()
+        has_file = isinstance(name, str) and name.startswith("/") and os.path.exists(name)
+        bound.append(Bound(one, is_foreign=not are_ours, path=name if are_ours and has_file else None))
     return bound
 
 
@@ -165,26 +208,20 @@ def close_all(bound: Iterable[Bound]) -> None:
         one.remove()
 
 
-def _open(address: Address, backlog: int, beside: Sequence[Address]) -> Bound:
+def _open(address: Address, options: _Options) -> Bound:
     if address.descriptor is not None:
-        return Bound(_adopt(address.descriptor))
+        return Bound(_adopt(address.descriptor), is_foreign=True)
     if address.path is not None:
-        return _open_unix(address, address.path, backlog)
-    # `::` takes IPv4 as well, and would be in the way of whoever asks for that by itself.
-    both = not any(other.host == "0.0.0.0" and other.port == address.port for other in beside)
+        return _open_unix(address, address.path, options.backlog)
     family, host = _resolve(address)
     try:
-        return Bound(_listen(family, host, address.port, backlog, both))
+        return Bound(_listen(family, host, address.port, options))
     except OSError as error:
-        if address.host == "" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            # A machine without IPv6.
-            return Bound(_open_ipv4(address, backlog))
-        raise _refused(address, error) from None
-
-
-def _open_ipv4(address: Address, backlog: int) -> socket.socket:
+        if address.host != "" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise _refused(address, error) from None
+    # A machine without IPv6.
     try:
-        return _listen(socket.AF_INET, "0.0.0.0", address.port, backlog, False)
+        return Bound(_listen(socket.AF_INET, "0.0.0.0", address.port, options))
     except OSError as error:
         raise _refused(address, error) from None
 
@@ -203,17 +240,22 @@ def _resolve(address: Address) -> tuple[int, str]:
     return found[0][0], address.host if "%" in address.host else str(found[0][4][0])
 
 
-def _listen(family: int, host: str, port: int, backlog: int, both: bool) -> socket.socket:
+def _listen(family: int, host: str, port: int, options: _Options) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             # A restart does not wait for TIME_WAIT. On Windows it means that two may share a port.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if options.reuse_port:
+            if not hasattr(socket, "SO_REUSEPORT"):
+                raise ConfigError("reuse_port: this system has no SO_REUSEPORT")
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            is_both = both and host == "::"
+            # `::` takes IPv4 as well, and would be in the way of whoever asks for that by itself.
+            is_both = host == "::" and port not in options.ipv4_ports
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_both else 1)
         listening.bind((host, port))
-        listening.listen(backlog)
+        listening.listen(options.backlog)
     except BaseException:
         listening.close()
         raise
@@ -238,8 +280,9 @@ def _adopt(descriptor: int) -> socket.socket:
 def _open_unix(address: Address, path: str, backlog: int) -> Bound:
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError(f"{address.text}: this system has no unix sockets")
-    name = "\0" + path[1:] if path.startswith("@") else path
-    has_file = name == path
+    has_file = not path.startswith("@")
+    # Whole, so that it still leads there from another folder.
+    name = path = os.path.abspath(path) if has_file else "\0" + path[1:]
     user = -1 if address.user is None else user_id(address.user)
     group = -1 if address.group is None else group_id(address.group)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -255,8 +298,7 @@ def _open_unix(address: Address, path: str, backlog: int) -> Bound:
         if (user, group) != (-1, -1):
             os.chown(path, user, group)
         listening.listen(backlog)
-        made = os.lstat(path)
-        return Bound(listening, os.path.abspath(path), (made.st_dev, made.st_ino), os.getpid())
+        return Bound(listening, path=path)
     except OSError as error:
         listening.close()
         if "too long" in str(error):

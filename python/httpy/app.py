@@ -166,7 +166,7 @@ class App(Registry):
         self,
         host: str = "127.0.0.1",
         port: int = 8000,
-        workers: int = 1,
+        workers: Union[int, str] = 1,
         reload: bool = False,
         certfile: Optional[str] = None,
         keyfile: Optional[str] = None,
@@ -181,7 +181,9 @@ class App(Registry):
         Args:
             host: The address to listen on. Defaults to 127.0.0.1, which only this machine reaches.
             port: The port. Defaults to 8000; 0 has the system choose.
-            workers: How many processes. Defaults to 1.
+            workers: How many processes; "auto" is one for each processor. Defaults to 1: this one. With more, each
+                runs the script once more to find the app, as multiprocessing does: what is not to happen there
+                belongs under `if __name__ == "__main__":`.
             reload: Whether to start anew when a file has changed. Defaults to False.
             certfile: Not there yet.
             keyfile: Not there yet.
@@ -191,15 +193,23 @@ class App(Registry):
 
         Raises:
             ConfigError: if a value is wrong, or not there yet, or the port can't be had.
+            SystemExit: if workers could not start; they have said why.
         """
+        script = sys.modules.get("httpy.script")
+        if script is not None:
+            script.stop_search(self)
         from .running import run_app
 
         given = {"workers": workers, "reload": reload, **config}
         given.update(certfile=certfile, keyfile=keyfile, http3=http3)
-        # The defaults of these stand back behind `bind`.
-        if "bind" not in config or (host, port) != ("127.0.0.1", 8000):
-            given.update(host=host, port=port)
-        run_app(self, given)
+        # Said only if it was: else it would stand beside `bind`, and before the sockets of a service manager.
+        if host != "127.0.0.1":
+            given["host"] = host
+        if port != 8000:
+            given["port"] = port
+        status = run_app(self, given, sys._getframe(1).f_globals)
+        if status:
+            raise SystemExit(status)
 
     def describe(self, file: Optional[TextIO] = None) -> None:
         """Prints the routes, and the chain of middleware with where each stage runs.

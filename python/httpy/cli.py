@@ -225,7 +225,7 @@ def _run(parsed: Parsed, reporter: Reporter) -> int:
 
     given = _gather(parsed)
     reporter.format = with_defaults(given)["log_format"]
-    return run(_program(parsed, given), given)
+    return run(_program(parsed, given), given, os.environ)
 
 
 def _routes(parsed: Parsed, reporter: Reporter) -> int:
@@ -239,7 +239,7 @@ def _check(parsed: Parsed, reporter: Reporter) -> int:
         return _probe(parsed)
     if "timeout" in parsed.options:
         raise ConfigError("--timeout is for --url")
-    from .running import addresses_of, make_app, server_settings
+    from .running import addresses_of, server_settings
     from .server import Server
 
     given = _gather(parsed)
@@ -247,7 +247,7 @@ def _check(parsed: Parsed, reporter: Reporter) -> int:
     reporter.format = settings["log_format"]
     addresses = addresses_of(settings)
     program = _program(parsed, given)
-    app = make_app(program, settings)
+    app = program.load()
     Server(app, **{**server_settings(settings), "access_log": False})
     # What is found out only when the routes of mounts come together.
     _httpy.Core(app._native()[0])
@@ -329,4 +329,5 @@ def _program(parsed: Parsed, given: Given) -> Any:
         raise ConfigError(f"one app is served, found {' and '.join(map(repr, parsed.words))}")
     app_dir = given.get("app_dir")
     target = (parsed.words[0] if parsed.words else given.get("app")) or find_target(app_dir)
-    return Program(shown=target, target=target, factory=given.get("factory", False), app_dir=app_dir)
+    arguments = {"target": target, "factory": given.get("factory", False), "app_dir": app_dir}
+    return Program(target, "httpy.loader:load_app", arguments)

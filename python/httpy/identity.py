@@ -103,8 +103,15 @@ def _check_given_up() -> None:
 
 
 @contextlib.contextmanager
-def pid_file(path: Optional[str]) -> Iterator[None]:
+def pid_file(
+    path: Optional[str], *, predecessor: Optional[int] = None, user: Optional[str] = None
+) -> Iterator[None]:
     """Has a file hold this process's number meanwhile.
+
+    Args:
+        path: The file. None is none.
+        predecessor: The process whose place this one takes, and whose file it may be.
+        user: Whom the file is given to, so that who takes this one's place without privileges may write it.
 
     Raises:
         ConfigError: if it holds that of another process that runs, or can't be written.
@@ -115,9 +122,12 @@ def pid_file(path: Optional[str]) -> Iterator[None]:
     # The folder may be another one when it is to be removed.
     path = os.path.abspath(path)
     other = _read(path)
-    if other is not None and other != os.getpid() and _runs(other):
+    if other is not None and other not in (os.getpid(), predecessor) and _runs(other):
         raise ConfigError(f"{path} is of process {other}, which runs: stop that, or choose another pid_file")
     _write(path)
+    if user is not None and hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, user_id(user), -1)
     try:
         yield
     finally:
@@ -133,9 +143,21 @@ def _write(path: str) -> None:
         with open(temporary, "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
         os.replace(temporary, path)
+    except PermissionError:
+        _write_in_place(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        raise ConfigError(f"pid_file {path} can't be written: {error.strerror}") from None
+
+
+def _write_in_place(path: str) -> None:
+    """For a file in a folder that this process may not write to."""
+    try:
+        with open(path, "r+", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+            file.truncate()
+    except OSError as error:
         raise ConfigError(f"pid_file {path} can't be written: {error.strerror}") from None
 
 

@@ -112,16 +112,6 @@ def _usual_module(folder: str, package: str) -> Optional[str]:
         return package if "App(" in file.read() else None
 
 
-def target_of(app: Any) -> Optional[str]:
-    """Returns the target that names an app of the program that runs, for other processes. None if there is none."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    if main is None or file is None:
-        return None
-    names = [name for name, value in vars(main).items() if value is app]
-    return f"{os.path.abspath(file)}:{names[0]}" if names else None
-
-
 def _import(where: str, app_dir: Optional[str]) -> ModuleType:
     if where.endswith(".py") or "/" in where or os.sep in where:
         return _import_file(where)

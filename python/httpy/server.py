@@ -25,9 +25,11 @@ from . import _httpy
 from .banner import banner
 from .config import LOG_FORMATS, read_root_path, split_config
 from .errors import ConfigError
+from .lifespan import ends_within
 from .logs import forward
 from .loops import driver_name, new_loop, run_to_end, runtime_of
-from .signals import stop_on_signals
+from .signals import STOP_SIGNALS, LastResort, stop_on_signals
+from .urls import http_url, url_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -99,6 +101,7 @@ class Server:
         self._lock = threading.Lock()
         self._is_used = False
         self._is_accepting = False
+        self._is_ready = False
         self._port: Optional[int] = None
         for address in (one.getsockname() for one in reversed(self._sockets)):
             if isinstance(address, tuple):
@@ -107,8 +110,14 @@ class Server:
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stop_wanted: Optional[asyncio.Event] = None
         self._grace: Optional[float] = None
+        self._leave_queued = False
         self._serving: Optional[asyncio.Task[None]] = None
         self._failure: Optional[BaseException] = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it accepts connections and has not been asked to stop."""
+        return self._is_ready
 
     @property
     def host(self) -> str:
@@ -128,7 +137,7 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where it listens: one for each socket."""
-        return list(self._urls) or [_url(self._host, self.port)]
+        return list(self._urls) or [http_url(self._host, self.port)]
 
     def start(self) -> None:
         """Starts serving on a thread of its own, and returns when it accepts connections.
@@ -186,10 +195,13 @@ class Server:
             Exception: what the app's startup raised.
         """
         self._claim()
-        await self._serve(lambda: None)
+        await self._serve(Observer())
 
     def run(self, observer: Optional[Observer] = None) -> None:
-        """Serves from the main thread until SIGINT or SIGTERM.
+        """Serves from the main thread until SIGINT or SIGTERM; `App.run` and the command line are this.
+
+        If the app's shutdown, or a thread that it has left in asyncio's executor, still blocks the process some
+        seconds after `shutdown_timeout`, the process ends.
 
         Args:
             observer: Is told what happens. Defaults to a line on standard error when connections are accepted.
@@ -208,14 +220,25 @@ class Server:
         async def main() -> None:
             task = asyncio.current_task()
             assert task is not None
-            with stop_on_signals(loop, lambda grace: self._on_signal(task, grace)):
-                await self._serve(lambda: told.accepting(self, loop))
+            with stop_on_signals(loop, lambda grace: on_signal(task, grace), told.signals):
+                await self._serve(told, on_drained=last_resort.start)
 
+        def on_signal(task: asyncio.Task[None], grace: Optional[float]) -> None:
+            # The first one has no grace, the second one has none left.
+            if grace is None and not self._is_accepting:
+                task.cancel()
+            elif grace is not None or not told.takes_signal():
+                self._ask_to_stop(grace)
+
+        still = "the app's shutdown, or what it left in asyncio's executor, does not come to an end"
+        last_resort = LastResort(self._shutdown_limit(), still)
         try:
             run_to_end(loop, main())
         except asyncio.CancelledError:
             # A signal during startup.
             pass
+        finally:
+            last_resort.cancel()
 
     def __enter__(self) -> Server:
         self.start()
@@ -233,7 +256,7 @@ class Server:
         """Starts serving inside the running loop, and returns when it accepts connections."""
         self._claim()
         accepting = asyncio.get_running_loop().create_future()
-        self._serving = asyncio.ensure_future(self._serve(lambda: accepting.set_result(None)))
+        self._serving = asyncio.ensure_future(self._serve(_Accepting(accepting)))
         try:
             await asyncio.wait({self._serving, accepting}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -260,16 +283,17 @@ class Server:
                 raise RuntimeError("the server runs already")
             self._is_used = True
         self._grace = self._failure = None
+        self._leave_queued = False
         if not self._sockets:
             self._port = None
 
     def _release(self) -> None:
         self._loop = self._stop_wanted = None
-        self._is_accepting = self._is_used = False
+        self._is_accepting = self._is_ready = self._is_used = False
 
     def _run_thread(self, accepting: concurrent.futures.Future[None]) -> None:
         try:
-            run_to_end(new_loop(self._choice), self._serve(lambda: accepting.set_result(None)))
+            run_to_end(new_loop(self._choice), self._serve(_Accepting(accepting)))
         except BaseException as error:
             self._is_used = False
             if accepting.done():
@@ -277,7 +301,7 @@ class Server:
             else:
                 accepting.set_exception(error)
 
-    async def _serve(self, on_accepting: Callable[[], None]) -> None:
+    async def _serve(self, observer: Observer, on_drained: Callable[[], None] = lambda: None) -> None:
         """Binds, starts the app, accepts until asked to stop, drains, stops the app."""
         loop = asyncio.get_running_loop()
         self._loop, self._stop_wanted = loop, asyncio.Event()
@@ -289,19 +313,25 @@ class Server:
                 core = _httpy.Core(routes, self._config, access_log=access_log)
                 self._listen(core)
                 forward()
-                async with self._app._live(contexts):
+                observer.starting(core)
+                async with ends_within(self._shutdown_limit(), self._app._live(contexts)):
                     core.start(runtime_of(loop), loop)
-                    self._is_accepting = True
-                    on_accepting()
+                    self._is_accepting = self._is_ready = True
+                    observer.accepting(self, loop)
                     try:
                         await self._stop_wanted.wait()
                     finally:
+                        self._is_ready = False
+                        for _, context in contexts:
+                            context.stop()
+                        observer.stopping()
                         try:
                             await self._drain(core)
                         finally:
                             core.close()
                             if access_log is not None:
                                 access_log.flush()
+                            on_drained()
         finally:
             # It belongs to this thread; a failure's traceback would carry it to another.
             core = None
@@ -312,6 +342,10 @@ class Server:
             return None
         path = None if self._access_log is True else os.fspath(self._access_log)
         return _httpy.AccessLog(path, format="json" if self._log_format == "json" else "text")
+
+    def _shutdown_limit(self) -> float:
+        given = self._config.get("shutdown_timeout")
+        return float(_httpy.defaults()["shutdown_timeout"] if given is None else given)
 
     def _listen(self, core: _httpy.Core) -> None:
         if not self._sockets:
@@ -327,7 +361,7 @@ class Server:
         asked = self._stop_wanted
         assert asked is not None
         asked.clear()
-        core.stop(self._grace, lambda cut_off: drained.set())
+        core.stop(self._grace, lambda cut_off: drained.set(), leave_queued=self._leave_queued)
         longest: Optional[float] = None
         while not drained.is_set():
             waiting = [asyncio.ensure_future(event.wait()) for event in (drained, asked)]
@@ -342,7 +376,7 @@ class Server:
                 asked.clear()
                 longest = self._grace if self._grace is not None else longest
 
-    def _ask_to_stop(self, grace: Optional[float]) -> None:
+    def _ask_to_stop(self, grace: Optional[float], *, leave_queued: bool = False) -> None:
         loop = self._loop
         if loop is None:
             return
@@ -350,6 +384,7 @@ class Server:
         def ask() -> None:
             if self._stop_wanted is not None:
                 self._grace = grace
+                self._leave_queued = leave_queued
                 self._stop_wanted.set()
 
         try:
@@ -358,19 +393,28 @@ class Server:
             # The loop has closed in between: it is stopped.
             pass
 
-    def _on_signal(self, task: asyncio.Task[None], grace: Optional[float]) -> None:
-        """A signal has come: with grace None the first, with 0 the second."""
-        if self._is_accepting or grace is not None:
-            self._ask_to_stop(grace)
-        else:
-            task.cancel()
-
 
 class Observer:
-    """Is told what becomes of a server. All on the server's thread; does nothing by itself."""
+    """Is told what becomes of a server. All on the server's thread; does nothing by itself.
+
+    Attributes:
+        signals: The signals that stop a server that has the main thread.
+    """
+
+    signals: Sequence[int] = STOP_SIGNALS
+
+    def starting(self, core: _httpy.Core) -> None:
+        """The sockets listen, and the app's startup begins."""
 
     def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         """Connections are accepted."""
+
+    def takes_signal(self) -> bool:
+        """The first signal has come. Returns whether that is taken care of; else the server stops."""
+        return False
+
+    def stopping(self) -> None:
+        """The server was asked to stop, and has not stopped to accept yet."""
 
 
 class _Announcer(Observer):
@@ -378,19 +422,21 @@ class _Announcer(Observer):
         print(banner(server._app.title, server.urls, driver=driver_name(loop)), file=sys.stderr, flush=True)
 
 
-def url_of(listening: socket.socket) -> str:
-    """Returns where a client on this machine finds a listening socket: `http://host:port`, or `unix:` and its path."""
-    address = listening.getsockname()
-    if isinstance(address, tuple):
-        return _url(address[0], address[1])
-    # A name without a file (Linux) begins with NUL, which is written as @.
-    path = os.fsdecode(address)
-    return f"unix:{'@' + path[1:] if path[:1] == chr(0) else path}"
+class _Accepting(Observer):
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._future.set_result(None)
 
 
-def _url(host: str, port: int) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def listen(host: str, port: int, backlog: int, *, reuse_port: bool = False) -> socket.socket:
+    """Returns a socket that listens on an address or a host name.
+
+    Raises:
+        ConfigError: if it can't be had.
+    """
+    return socket.socket(fileno=_httpy.listen(_address(host), port, backlog, reuse_port=reuse_port))
 
 
 def _is_in_loop() -> bool:

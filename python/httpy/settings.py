@@ -179,6 +179,14 @@ def switch_or_path(found: Any) -> Any:
         return found
 
 
+def fraction(found: Any) -> float:
+    """Reads a number that is not negative."""
+    try:
+        return seconds(found)
+    except ValueError:
+        raise ValueError("a number that is not negative") from None
+
+
 def workers(found: Any) -> Any:
     """Reads how many workers: a whole number from 1 on, or "auto"."""
     if found == "auto":
@@ -236,7 +244,8 @@ def _whole(found: Any, expected: str) -> int:
 
 def table() -> dict[str, Setting]:
     """Returns every setting of `httpy run`, by name."""
-    settings = [*_OWN, *_native()]
+    supervision, limits = _httpy.supervision_defaults(), _httpy.defaults()
+    settings = [*_native(supervision, PROCESSES), *_OWN, *_native(limits, LIMITS)]
     return {setting.name: setting for setting in settings}
 
 
@@ -261,15 +270,6 @@ _OWN = (
         "ADDRESS",
         short="-b",
         is_many=True,
-    ),
-    Setting(
-        "workers",
-        workers,
-        1,
-        "how many processes serve; auto is one for each processor",
-        PROCESSES,
-        "N",
-        short="-w",
     ),
     Setting("loop", text, "auto", "how the asyncio loop is served", PROCESSES, choices=LOOPS),
     Setting(
@@ -311,21 +311,37 @@ MEANINGS = {
     "max_body_bytes": "largest request body a handler is given, in bytes; larger is 413",
     "head_timeout": "longest wait for a complete request head, in seconds",
     "grace": "longest wait for running requests when stopping, in seconds",
+    "idle_grace": "when stopping, how long an idle connection is kept for one more request, in seconds",
+    "shutdown_timeout": "longest the app's shutdown may take, in seconds",
     "backlog": "connections the system may queue before they are accepted",
+    "workers": "how many processes serve; auto is one for each processor",
+    "worker_timeout": "how long a worker's loop may be stuck before it is replaced, in seconds; 0 is for ever",
+    "max_requests": "requests after which a worker is replaced; 0 is never",
+    "max_rss": "resident memory with which a worker is replaced, in bytes; 0 is any",
+    "recycle_jitter": "by how much of themselves these two are raised at most, at random",
+    "reuse_port": "give every worker a listening socket of its own (SO_REUSEPORT)",
 }
+
+# The one-letter flags of native values.
+_SHORT = {"workers": "-w"}
 
 # Where a native value is shown, unless it is a limit.
 _GROUPS = {"backlog": ADDRESSES}
 
 
-def _native() -> Iterable[Setting]:
-    for name, default in _httpy.defaults().items():
+def _native(defaults: Mapping[str, Any], group: str) -> Iterable[Setting]:
+    for name, default in defaults.items():
         reader, metavar = _reader(name, default)
-        yield Setting(name, reader, default, MEANINGS.get(name, ""), _GROUPS.get(name, LIMITS), metavar)
+        short, meaning = _SHORT.get(name, ""), MEANINGS.get(name, "")
+        yield Setting(name, reader, default, meaning, _GROUPS.get(name, group), metavar, short=short)
 
 
 def _reader(name: str, default: Any) -> tuple[Callable[[Any], Any], str]:
     """How a native value is read, which its default tells."""
+    if name == "workers":
+        return workers, "N"
+    if name == "recycle_jitter":
+        return fraction, "FRACTION"
     if isinstance(default, bool):
         return switch, ""
     if isinstance(default, int):

@@ -11,6 +11,8 @@ mod cookies;
 mod driver;
 mod errors;
 mod fields;
+#[cfg(unix)]
+mod hangup;
 mod json;
 mod log;
 mod onward;
@@ -52,14 +54,14 @@ mod _httpy {
         request::PyRequest,
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
-        server::{Core, defaults},
+        server::{Core, defaults, listen, supervision_defaults},
         toml::read_toml,
         watch::Watch,
     };
 
     #[cfg(unix)]
     #[pymodule_export]
-    use crate::driver::Selector;
+    use crate::{driver::Selector, hangup::end_after_hangup};
 
     use pyo3::{prelude::*, types::PyMapping};
 

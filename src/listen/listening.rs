@@ -29,12 +29,14 @@ enum Kept {
 }
 
 impl Listening {
-    /// Binds a TCP address: see [`tcp::bind`].
+    /// Binds a TCP address, without a runtime, so that a port that is taken is known before anything starts.
+    ///
+    /// With `reuse_port`, others that say so too may listen there, and each gets its share of connections (Linux).
     ///
     /// # Errors
     /// `Kind::Start`, naming the address and what can be done.
-    pub fn tcp(address: std::net::SocketAddr, backlog: u32) -> Result<Self, Error> {
-        tcp::bind(address, backlog).map(|socket| Self { socket: Kept::Tcp(socket), is_shared: false })
+    pub fn tcp(address: std::net::SocketAddr, backlog: u32, reuse_port: bool) -> Result<Self, Error> {
+        tcp::bind(address, backlog, reuse_port).map(|socket| Self { socket: Kept::Tcp(socket), is_shared: false })
     }
 
     /// Takes over a socket that listens already.
@@ -70,6 +72,16 @@ impl Listening {
             #[cfg(unix)]
             Kept::Unix(socket) => Box::new(Unix::new(socket, self.is_shared)?),
         })
+    }
+}
+
+impl From<Listening> for Socket {
+    fn from(listening: Listening) -> Self {
+        match listening.socket {
+            Kept::Tcp(socket) => socket.into(),
+            #[cfg(unix)]
+            Kept::Unix(socket) => socket.into(),
+        }
     }
 }
 

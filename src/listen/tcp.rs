@@ -20,18 +20,22 @@ use crate::{
 /// How long a client may take to complete a handshake that has begun: a round trip. 250 ms, about the farthest on Earth.
 const ROUND_TRIP: Duration = Duration::from_millis(250);
 
-/// Binds a TCP socket without a runtime, so that a port that is taken is known before anything starts.
+/// Binds a TCP socket.
 ///
 /// `SO_REUSEADDR` is set on Unix (a restart does not wait for TIME_WAIT) and not on Windows, where it means that
 /// two servers may share a port. An IPv6 wildcard takes IPv4 as well.
 ///
 /// # Errors
 /// `Kind::Start`, naming the address and what can be done.
-pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<StdListener, Error> {
+pub(super) fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> Result<StdListener, Error> {
     let attempt = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
+        if reuse_port {
+            #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))))]
+            socket.set_reuse_port(true)?;
+        }
         if address.is_ipv6() && address.ip().is_unspecified() {
             socket.set_only_v6(false)?;
         }

@@ -108,7 +108,7 @@ def read_address(written: str, default_port: int = 8000) -> Address:
         return _read_unix(written)
     if written.startswith("fd:"):
         digits = written[3:].removeprefix("//")
-        if not digits.isdigit():
+        if not (digits.isascii() and digits.isdigit()):
             raise ConfigError(f"bind {written!r}: fd://N has the number of an open descriptor")
         return Address(written, descriptor=int(digits))
     if "://" in written or "/" in written:

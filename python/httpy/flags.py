@@ -29,16 +29,16 @@ _SAME = {
     "--no-use-colors": ("color", "never"),
     "--limit-concurrency": ("max_in_flight", "{}"),
     "--limit-max-requests": ("max_requests", "{}"),
-    "--limit-max-requests-jitter": ("max_requests_jitter", "{}"),
-    "--timeout-keep-alive": ("idle_timeout", "{}"),
+    "--timeout-keep-alive": ("keep_alive_timeout", "{}"),
     "--timeout-graceful-shutdown": ("grace", "{}"),
     # gunicorn
     "--graceful-timeout": ("grace", "{}"),
-    "--keep-alive": ("idle_timeout", "{}"),
+    "--keep-alive": ("keep_alive_timeout", "{}"),
     "--timeout": ("worker_timeout", "{}"),
     "-t": ("worker_timeout", "{}"),
     "--worker-connections": ("max_connections", "{}"),
     "--limit-request-fields": ("max_fields", "{}"),
+    "--limit-request-field_size": ("max_field_bytes", "{}"),
     "--access-logfile": ("access_log", "{}"),
     "--pid": ("pid_file", "{}"),
 }
@@ -48,6 +48,7 @@ _PROXY = "HTTPy does not read X-Forwarded-* yet"
 _ONE_PROTOCOL = "HTTPy's protocols are its own: leave it out"
 _FORMAT = "the access log has two forms: --log-format text is the combined log format, json is an object on each line"
 _SERVICE = "HTTPy stays in the foreground: let systemd, a container or `&` put it elsewhere"
+_JITTER = "use --recycle-jitter: a fraction of --max-requests; 0.1 unless you say otherwise"
 _LOGGING = "set logging up in the app; HTTPy's loggers are `httpy` and those below it"
 _STDERR = "logs go to standard error: redirect that"
 
@@ -68,6 +69,7 @@ _DIFFERENT = {
     "--date-header": "HTTPy always sends Date: leave it out",
     "--no-date-header": "HTTPy always sends Date, as RFC 9110 §6.6.1 asks",
     "--h11-max-incomplete-event-size": "use --max-head-bytes: the largest request head, in bytes",
+    "--limit-max-requests-jitter": _JITTER,
     "--timeout-worker-healthcheck": "use --worker-timeout: how long a worker may not answer, in seconds",
     "--reload-delay": "HTTPy hears of changes at once: leave it out",
     "--ssl-keyfile": _TLS,
@@ -79,6 +81,7 @@ _DIFFERENT = {
     "-k": "HTTPy has one kind of worker: leave it out",
     "--worker-class": "HTTPy has one kind of worker: leave it out",
     "--threads": "HTTPy adds threads for `def` handlers when they block: leave it out",
+    "--max-requests-jitter": _JITTER,
     "--preload": "workers import the app themselves: leave it out",
     "--limit-request-line": "use --max-target-bytes: the longest request target, without method and version",
     "-D": _SERVICE,

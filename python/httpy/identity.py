@@ -16,7 +16,7 @@ def user_id(name: str) -> int:
     Raises:
         ConfigError: if there is none.
     """
-    if name.isdigit():
+    if name.isascii() and name.isdigit():
         return int(name)
     import pwd
 
@@ -32,7 +32,7 @@ def group_id(name: str) -> int:
     Raises:
         ConfigError: if there is none.
     """
-    if name.isdigit():
+    if name.isascii() and name.isdigit():
         return int(name)
     import grp
 
@@ -167,7 +167,8 @@ def _read(path: str) -> Optional[int]:
             content = file.read(32).strip()
     except OSError:
         return None
-    return int(content) if content.isdigit() else None
+    # 0 is nobody's: asked about, it is the own group of processes.
+    return int(content) or None if content.isdigit() else None
 
 
 def _runs(process: int) -> bool:

@@ -149,8 +149,6 @@ async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infal
         match listener.accept().await {
             Ok(incoming) => connections.serve(incoming),
             Err(error) if is_about_one_connection(&error) => {}
-            // A unix socket that another process has had refuse connections, because all of them stop.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return std::future::pending().await,
             Err(error) => {
                 tracing::error!(%error, address = listener.address(), "accept failed");
                 sleep(ACCEPT_REST).await;

@@ -116,9 +116,13 @@ class Successor:
             # It is no child of this process any more, but one that outlives it.
             self._process.returncode = 0
             return "serves"
-        if not self._lines.is_closed and self._process.poll() is None:
+        status = self._process.poll()
+        if status is None:
             return "starting"
-        self.end = (
-            "has ended" if self._process.poll() is None else f"ended with status {self._process.returncode}"
-        )
+        self.end = f"ended with status {status}"
         return "failed"
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has closed the connection, as it does when it ends."""
+        return self._lines.is_closed

@@ -92,70 +92,77 @@ def target_of(app: Any, caller: Mapping[str, Any]) -> Target:
         ConfigError: if a worker could not find it.
     """
     main = sys.modules[_MAIN]
-    arguments = {"argv": sys.argv, "path": sys.path}
-    where = _place(main)
-    name = _name_in(main, app)
-    if where is not None and (name is not None or caller is vars(main)):
-        return Target("httpy.script:load_script", **where, name=name, **arguments)
-    for module, found in list(sys.modules.items()):
-        if module not in (_MAIN, _COPY) and isinstance(found, ModuleType):
-            name = _name_in(found, app)
-            if name is not None:
-                return Target("httpy.script:load_module", module=module, name=name, **arguments)
-    raise ConfigError(
-        "workers are new processes, which have to find the app: make it a variable of a module, "
-        "or use `httpy run module:app --workers N`"
-    )
+    script = _place(main)
+    name, home = _name_in(main, app), None
+    if name is None:
+        name, home = _find(app)
+    if caller is not vars(main) and (name is None or home is not None):
+        # The script, if there is one, has nothing to do with this.
+        script = {}
+    if not script and home is None:
+        raise ConfigError(
+            "workers are new processes, which have to find the app: make it a variable of a module, "
+            "or use `httpy run module:app --workers N`"
+        )
+    return Target("httpy.script:load", script=script, home=home, name=name, argv=sys.argv, path=sys.path)
 
 
-def load_module(module: str, name: str, argv: list[str], path: list[str]) -> Any:
-    """Imports a module and returns its app."""
-    sys.argv[:], sys.path[:] = argv, path
-    return getattr(importlib.import_module(module), name)
-
-
-def load_script(name: Optional[str], argv: list[str], path: list[str], **where: str) -> Any:
+def load(
+    script: Mapping[str, str], home: Optional[str], name: Optional[str], argv: list[str], path: list[str]
+) -> Any:
     """Runs a script as far as it takes to find its app, and returns that.
 
     Args:
-        name: The variable that holds the app. None if only the script's own `app.run` tells.
+        script: `file` or `module`. Nothing if none is to be run.
+        home: The module that has the app. None means the script.
+        name: The variable that holds the app there. None if only the script's own `app.run` tells.
         argv: The arguments of the script.
         path: Where modules are looked for.
-        **where: `file` or `module`: the script.
 
     Raises:
         ConfigError: if the script does not come to have an app.
     """
-    global _is_searching
     sys.argv[:], sys.path[:] = argv, path
-    module, code = _prepare(**where)
-    _replaced.append(sys.modules.get(_MAIN))
-    # From now on, too: pickle and others look there for what a script has defined.
-    sys.modules[_MAIN] = sys.modules[_COPY] = module
-    _is_searching = True
-    try:
-        exec(code, vars(module))
-    except _Found as found:
-        return found.app
-    finally:
-        _is_searching = False
-    app = vars(module).get(name) if name is not None else None
+    values: Mapping[str, Any] = {}
+    if script:
+        try:
+            values = _run(**script)
+        except _Found as found:
+            return found.app
+    if home is not None:
+        values = vars(importlib.import_module(home))
+    app = values.get(name) if name is not None else None
     if app is None:
-        script = where.get("file") or where.get("module")
-        raise ConfigError(f"a worker has run {script!r} and found no app: make it a variable of the module")
+        where = home or " ".join(script.values())
+        raise ConfigError(f"a worker has run {where!r} and found no app: make it a variable of the module")
     return app
 
 
-def _place(main: ModuleType) -> Optional[dict[str, str]]:
-    """Where the script is; None if there is none, but a prompt or a notebook."""
+def _run(file: Optional[str] = None, module: Optional[str] = None) -> Mapping[str, Any]:
+    """Runs a script and returns its variables."""
+    global _is_searching
+    copy, code = _prepare(file, module)
+    _replaced.append(sys.modules.get(_MAIN))
+    # From now on, too: pickle and others look there for what a script has defined.
+    sys.modules[_MAIN] = sys.modules[_COPY] = copy
+    _is_searching = True
+    try:
+        exec(code, vars(copy))
+    finally:
+        _is_searching = False
+    return vars(copy)
+
+
+def _place(main: ModuleType) -> dict[str, str]:
+    """Where the script is; nothing if there is none, but a prompt or a notebook."""
     spec = getattr(main, "__spec__", None)
     if spec is not None:
         return {"module": spec.name}
     file = getattr(main, "__file__", None)
-    return {"file": os.path.abspath(file)} if file else None
+    return {"file": os.path.abspath(file)} if file else {}
 
 
-def _prepare(file: Optional[str] = None, module: Optional[str] = None) -> tuple[ModuleType, CodeType]:
+def _prepare(file: Optional[str], module: Optional[str]) -> tuple[ModuleType, CodeType]:
     """A module for a script to run in, and its code."""
     copy = ModuleType(_COPY)
     if file is not None:
@@ -173,6 +180,16 @@ def _prepare(file: Optional[str] = None, module: Optional[str] = None) -> tuple[
     copy.__spec__, copy.__loader__ = spec, spec.loader
     copy.__package__, copy.__file__ = spec.parent, spec.origin or ""
     return copy, found
+
+
+def _find(app: Any) -> tuple[Optional[str], Optional[str]]:
+    """The variable of a module that holds the app, and that module."""
+    for module, found in list(sys.modules.items()):
+        if module not in (_MAIN, _COPY) and isinstance(found, ModuleType):
+            name = _name_in(found, app)
+            if name is not None:
+                return name, module
+    return None, None
 
 
 def _name_in(module: ModuleType, app: Any) -> Optional[str]:

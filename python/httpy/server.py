@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .app import App
+    from .systemd import Notifier
 
 
 class Server:
@@ -197,7 +198,7 @@ class Server:
         self._claim()
         await self._serve(Observer())
 
-    def run(self, observer: Optional[Observer] = None) -> None:
+    def run(self, observer: Optional[Observer] = None, notifier: Optional[Notifier] = None) -> None:
         """Serves from the main thread until SIGINT or SIGTERM; `App.run` and the command line are this.
 
         If the app's shutdown, or a thread that it has left in asyncio's executor, still blocks the process some
@@ -205,6 +206,7 @@ class Server:
 
         Args:
             observer: Is told what happens. Defaults to a line on standard error when connections are accepted.
+            notifier: Tells the service manager what happens. Defaults to nobody.
 
         Raises:
             ConfigError: if the address or the loop can't be had.
@@ -216,6 +218,8 @@ class Server:
         loop = new_loop(self._choice)
         self._claim()
         told = observer or _Announcer()
+        if notifier is not None:
+            told = _Notifying(told, notifier)
 
         async def main() -> None:
             task = asyncio.current_task()
@@ -420,6 +424,37 @@ class Observer:
 class _Announcer(Observer):
     def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         print(banner(server._app.title, server.urls, driver=driver_name(loop)), file=sys.stderr, flush=True)
+
+
+class _Notifying(Observer):
+    """Tells the service manager what it is told, and another observer everything."""
+
+    def __init__(self, other: Observer, notifier: Notifier) -> None:
+        self._other = other
+        self._notifier = notifier
+        self.signals = other.signals
+
+    def starting(self, core: _httpy.Core) -> None:
+        self._other.starting(core)
+
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._other.accepting(server, loop)
+        self._notifier.ready()
+        watchdog_s = self._notifier.watchdog_s
+        if watchdog_s is not None:
+            self._show_life(loop, watchdog_s / 2)
+
+    def takes_signal(self) -> bool:
+        return self._other.takes_signal()
+
+    def stopping(self) -> None:
+        self._notifier.stopping()
+        self._other.stopping()
+
+    def _show_life(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
+        # For as long as the loop runs: draining is no reason to be killed.
+        self._notifier.alive()
+        loop.call_later(every, self._show_life, loop, every)
 
 
 class _Accepting(Observer):

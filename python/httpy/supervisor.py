@@ -43,7 +43,7 @@ _LASTING_S = 10.0
 _FIRST_BACK_OFF_S = 0.5
 _LONGEST_BACK_OFF_S = 30.0
 # What a stop may take besides the times that are configured, before a worker is killed: it ends itself before that.
-_SPARE_S = 10.0
+_SPARE_S = 5.0
 # What workers get when somebody has asked for the second time: they give themselves one second.
 _LAST_S = 2.0
 # The system may not tell of a worker's end where there is no SIGCHLD: on Windows.
@@ -327,9 +327,10 @@ class Supervisor:
 
     def _hear_successor(self, successor: Successor) -> None:
         state = successor.hear()
+        if state != "starting" or successor.is_silent:
+            self._forget(successor)
         if state == "starting":
             return
-        self._forget(successor)
         self._successor = None
         if state == "failed":
             _log(

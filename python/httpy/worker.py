@@ -44,8 +44,10 @@ from .signals import LastResort
 # How often the loop shows that it is not stuck: a quarter of the time after which it counts as stuck, at most 2 s.
 _BEATS = 4
 _LONGEST_BEAT_S = 2.0
-# What a stop may take besides the times that are configured.
-SPARE_S = 5.0
+# What a stop may take besides the times that are configured. A second less than the supervisor gives.
+_SPARE_S = 4.0
+# What threads and exit functions may take when the server has ended.
+_EXIT_S = 2.0
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -70,7 +72,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if not told:
         return 1
     work = json.loads(told)
-    stop_s = work["grace"] + work["shutdown_timeout"] + SPARE_S
+    stop_s = work["grace"] + work["shutdown_timeout"] + _SPARE_S
     if hasattr(_httpy, "end_after_hangup"):
         _httpy.end_after_hangup(control.fileno(), stop_s, 1)
     try:
@@ -85,7 +87,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except BaseException:
         return _fail(lines, traceback.format_exc().rstrip(), 1)
     # Threads that don't end must not keep the process.
-    LastResort(SPARE_S - 2).start()
+    LastResort(_EXIT_S).start()
     return 0
 
 

@@ -1,9 +1,17 @@
 //! Unix domain sockets.
 
-use std::{io, net::Shutdown, os::unix::net::UnixListener as StdListener, time::Duration};
+use std::{
+    io,
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream as StdStream},
+    time::Duration,
+};
 
 use socket2::SockRef;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::UnixStream,
+};
 
 use crate::{
     conn::{Connection, Incoming, Listener, LocalFuture},
@@ -12,7 +20,7 @@ use crate::{
 
 /// A unix socket listener on the current runtime.
 pub struct Unix {
-    listener: UnixListener,
+    listener: AsyncFd<UnixListener>,
     is_shared: bool,
 }
 
@@ -21,45 +29,55 @@ impl Unix {
     ///
     /// # Errors
     /// If the socket can't be made non-blocking or registered with the runtime.
-    pub fn new(listener: StdListener, is_shared: bool) -> io::Result<Self> {
+    pub fn new(listener: UnixListener, is_shared: bool) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: UnixListener::from_std(listener)?, is_shared })
+        // SAFETY: the listener owns its descriptor, which stays open, and the same, until both are dropped.
+        let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?;
+        Ok(Self { listener, is_shared })
     }
 }
 
-fn incoming(io: UnixStream) -> Incoming {
+fn incoming(io: StdStream) -> io::Result<Incoming> {
+    io.set_nonblocking(true)?;
+    let io = UnixStream::from_std(io)?;
     let ready = Connection { io: Stream::new(io), peer: Peer::default(), alpn: None };
-    Incoming { peer: Peer::default(), handshake: Box::pin(async { Ok(ready) }) }
+    Ok(Incoming { peer: Peer::default(), handshake: Box::pin(async { Ok(ready) }) })
 }
 
 impl Listener for Unix {
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
-            let (io, _) = self.listener.accept().await?;
-            Ok(incoming(io))
+            loop {
+                let mut readable = self.listener.readable().await?;
+                match self.listener.get_ref().accept() {
+                    Ok((io, _)) => return incoming(io),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                    // Another process of this server has had it refuse connections (see below), so there will be none;
+                    // but it counts as readable from then on. tokio's own listener asks again and again, for ever.
+                    Err(_) if readable.ready().is_read_closed() => return std::future::pending().await,
+                    Err(_) => readable.clear_ready(),
+                }
+            }
         })
     }
 
     fn address(&self) -> String {
-        let path = self.listener.local_addr().ok().and_then(|a| a.as_pathname().map(|p| p.display().to_string()));
+        let path = self.listener.get_ref().local_addr().ok().and_then(|a| a.as_pathname().map(|p| p.display().to_string()));
         format!("unix:{}", path.unwrap_or_default())
     }
 
     fn refuse(&self) -> Duration {
         if !self.is_shared {
             // On Linux whoever connects from now on is refused, and what is queued stays. Elsewhere it is an error.
-            let _ = SockRef::from(&self.listener).shutdown(Shutdown::Read);
+            let _ = SockRef::from(self.listener.get_ref()).shutdown(Shutdown::Read);
         }
         Duration::ZERO
     }
 
     fn accept_queued(&self) -> io::Result<Option<Incoming>> {
-        match SockRef::from(&self.listener).accept() {
-            Ok((socket, _)) => {
-                socket.set_nonblocking(true)?;
-                Ok(Some(incoming(UnixStream::from_std(socket.into())?)))
-            }
-            // The second is what a queue that is refused and empty says.
+        match self.listener.get_ref().accept() {
+            Ok((io, _)) => incoming(io).map(Some),
+            // The second is what some systems say of a queue that is refused and empty.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput) => Ok(None),
             Err(error) => Err(error),
         }

@@ -653,15 +653,6 @@ def end_after_hangup(descriptor: int, seconds: float, status: int, /) -> None:
     Not on Windows.
     """
 
-def listen(host: str, port: int, backlog: int, /, *, reuse_port: bool = False) -> int:
-    """Binds a TCP address and returns the descriptor of a socket that listens there.
-
-    With `reuse_port`, others that say so too may listen on the same port (`SO_REUSEPORT`).
-
-    Raises:
-        ConfigError: if the host is not an address or the port can't be had.
-    """
-
 def supervision_defaults() -> dict[str, Any]:
     """How workers are looked after, by default.
 

@@ -56,12 +56,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     try:
         return _command(list(sys.argv[1:] if arguments is None else arguments), reporter)
     except (ConfigError, RouteError) as error:
-        reporter.say_mistake(str(error))
+        reporter.say(f"httpy: error: {error}")
         return 2
     except KeyboardInterrupt:
         return 0
     except Exception as error:
-        reporter.show_failure(error)
+        from .tracebacks import own_traceback
+
+        reporter.say(own_traceback(error))
         return 1
 
 
@@ -75,39 +77,12 @@ class Reporter:
     def __init__(self) -> None:
         self.format = "text"
 
-    def say_mistake(self, message: str) -> None:
-        """Says what whoever started the program can put right."""
-        if self.format == "json":
-            self._log(message, None)
-        else:
-            print(f"httpy: error: {message}", file=sys.stderr)
+    def say(self, text: str) -> None:
+        """Says it on standard error."""
+        # Not above: most commands have nothing to say there, and it imports logging.
+        from .logs import report
 
-    def show_failure(self, error: Exception) -> None:
-        """Shows the traceback of a program that failed, without the lines that are HTTPy's and the import system's."""
-        trace = error.__traceback__
-        while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
-            trace = trace.tb_next
-        # None left: the mistake is in how the file is written, or in HTTPy.
-        error = error.with_traceback(trace) if trace or isinstance(error, SyntaxError) else error
-        if self.format == "json":
-            self._log("the app failed", error)
-        else:
-            import traceback
-
-            traceback.print_exception(type(error), error, error.__traceback__)
-
-    def _log(self, message: str, error: Optional[Exception]) -> None:
-        import logging
-
-        from .logs import JsonFormatter
-
-        info = (type(error), error, error.__traceback__) if error else None
-        record = logging.LogRecord("httpy", logging.CRITICAL, "", 0, "%s", (message,), info)
-        print(JsonFormatter().format(record), file=sys.stderr)
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith(("<frozen importlib", os.path.dirname(os.path.abspath(__file__)) + os.sep))
+        report(text, self.format)
 
 
 # Commands

@@ -163,6 +163,21 @@ class JsonFormatter(logging.Formatter):
         return to_json(entry)
 
 
+def report(text: str, format: str) -> None:
+    """Says on standard error why something could not start, in the form that logs have.
+
+    Args:
+        text: One line, or a traceback.
+        format: "text" or "json".
+    """
+    if format == "json":
+        first, _, _ = text.rpartition("\n")
+        entry = {"time": utc(time.time(), 6), "level": "critical", "logger": "httpy", "process": os.getpid()}
+        message = text.removeprefix("httpy: error: ") if not first else text.rpartition("\n")[2]
+        text = to_json({**entry, "message": message, **({"exception": text} if first else {})})
+    print(text, file=sys.stderr, flush=True)
+
+
 def to_json(entry: Mapping[str, Any]) -> str:
     """Returns an object as one line of JSON; what has no JSON form is its text."""
     try:

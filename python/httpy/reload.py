@@ -18,11 +18,11 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 
 from . import _httpy
+from .logs import report
 from .urls import url_of
 from .worker_process import WorkerProcess
 
@@ -215,7 +215,7 @@ class Reloader:
             return None
         if worker.failure is not None:
             text, status = worker.failure
-            print(text, file=sys.stderr, flush=True)
+            report(text, self._settings["log_format"])
             if status == _MISTAKE and not self._has_served:
                 return status
             _log("error", "waiting for a change")

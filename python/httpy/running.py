@@ -17,7 +17,7 @@ from .addresses import Address, Bound, adopt_all, close_all, open_all, read_addr
 from .banner import banner
 from .errors import ConfigError
 from .identity import become, pid_file
-from .logs import give_way, set_up, wants_color
+from .logs import give_way, report, set_up, wants_color
 from .settings import COMMAND_LINE_ONLY, Given, from_mapping, merge, with_defaults
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run_app(app: App, values: Mapping[str, Any], caller: Mapping[str, Any]) -> i
     given = merge(from_mapping(values))
     # Other processes have to find the app; where there are none, it need not be found.
     loader, arguments = "", {}
-    if given.get("reload") or _is_supervised(given, os.environ):
+    if given.get("reload") or _is_supervised(given):
         from .script import target_of
 
         target = target_of(app, caller)
@@ -179,19 +179,25 @@ def _serve(
     settings = with_defaults(given)
     if settings["reload"]:
         return _reload(program, settings, bound)
-    if predecessor is not None or _is_supervised(given, environment):
+    if predecessor is not None or _is_supervised(given):
         return _supervise(program, given, bound, predecessor, environment)
-    return _serve_here(program, settings, bound)
+    return _serve_here(program, settings, bound, environment)
 
 
-def _is_supervised(given: Given, environment: Mapping[str, str]) -> bool:
-    """Whether somebody is to look after the processes that serve: for more than one, and for what only he can do."""
+def _is_supervised(given: Given) -> bool:
+    """Whether a process is to look after those that serve: for more than one, and for what only it can do."""
     wanted = {name: given[name] for name in _httpy.supervision_defaults() if name in given}
-    return wanted.pop("workers", 1) != 1 or any(wanted.values()) or "NOTIFY_SOCKET" in environment
+    return wanted.pop("workers", 1) != 1 or any(wanted.values())
 
 
-def _serve_here(program: Program, settings: Mapping[str, Any], bound: Sequence[Bound]) -> int:
+def _serve_here(
+    program: Program,
+    settings: Mapping[str, Any],
+    bound: Sequence[Bound],
+    environment: MutableMapping[str, str],
+) -> int:
     from .server import Observer, Server
+    from .systemd import Notifier
 
     class Announcer(Observer):
         def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -199,10 +205,11 @@ def _serve_here(program: Program, settings: Mapping[str, Any], bound: Sequence[B
 
             announce(program.shown, settings, server.urls, driver=driver_name(loop))
 
+    notifier = Notifier(environment)
     app = _prepared(program.load(), settings)
     sockets = [one.socket for one in bound]
     shared = any(one.is_foreign for one in bound)
-    Server(app, sockets=sockets, shared=shared, **server_settings(settings)).run(Announcer())
+    Server(app, sockets=sockets, shared=shared, **server_settings(settings)).run(Announcer(), notifier)
     return 0
 
 
@@ -251,6 +258,7 @@ def _supervise(
         config=server_settings(settings),
         notifier=Notifier(environment),
         on_ready=on_ready,
+        report=lambda text: report(text, settings["log_format"]),
         predecessor=predecessor,
         **supervision,
     )

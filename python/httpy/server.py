@@ -465,15 +465,6 @@ class _Accepting(Observer):
         self._future.set_result(None)
 
 
-def listen(host: str, port: int, backlog: int, *, reuse_port: bool = False) -> socket.socket:
-    """Returns a socket that listens on an address or a host name.
-
-    Raises:
-        ConfigError: if it can't be had.
-    """
-    return socket.socket(fileno=_httpy.listen(_address(host), port, backlog, reuse_port=reuse_port))
-
-
 def _is_in_loop() -> bool:
     try:
         asyncio.get_running_loop()

@@ -30,7 +30,6 @@ import random
 import signal
 import sys
 import threading
-import traceback
 from typing import Any, Optional
 
 from . import _httpy
@@ -40,6 +39,7 @@ from .lines import Lines
 from .loops import driver_name
 from .server import Observer, Server
 from .signals import LastResort
+from .tracebacks import own_traceback
 
 # How often the loop shows that it is not stuck: a quarter of the time after which it counts as stuck, at most 2 s.
 _BEATS = 4
@@ -84,8 +84,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
         return _fail(lines, f"httpy: error: {error}", 2)
     except SystemExit as error:
         return _fail(lines, f"httpy: error: the app ended the process with status {error.code!r}", 1)
-    except BaseException:
-        return _fail(lines, traceback.format_exc().rstrip(), 1)
+    except BaseException as error:
+        return _fail(lines, own_traceback(error), 1)
     # Threads that don't end must not keep the process.
     LastResort(_EXIT_S).start()
     return 0

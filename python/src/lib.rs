@@ -54,7 +54,7 @@ mod _httpy {
         request::PyRequest,
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
-        server::{Core, defaults, listen, supervision_defaults},
+        server::{Core, defaults, supervision_defaults},
         toml::read_toml,
         watch::Watch,
     };

@@ -85,8 +85,7 @@ impl Core {
     #[pyo3(signature = (host, port, /))]
     fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
         let address = SocketAddr::new(read_address(py, host)?, port);
-        let socket =
-            Listening::tcp(address, self.config.backlog, false).map_err(|error| errors::from_core(py, &error))?;
+        let socket = Listening::tcp(address, self.config.backlog).map_err(|error| errors::from_core(py, &error))?;
         let port = socket.port().unwrap_or(port);
         lock(&self.listeners).push(socket);
         Ok(port)
@@ -233,20 +232,6 @@ unsafe fn own(descriptor: Descriptor) -> Socket {
     unsafe { Socket::from_raw_socket(descriptor) }
 }
 
-/// The other way round.
-#[cfg(unix)]
-fn give(socket: Socket) -> Descriptor {
-    use std::os::fd::IntoRawFd;
-    socket.into_raw_fd()
-}
-
-/// The other way round.
-#[cfg(windows)]
-fn give(socket: Socket) -> Descriptor {
-    use std::os::windows::io::IntoRawSocket;
-    socket.into_raw_socket()
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -332,18 +317,6 @@ fn read_address(py: Python<'_>, host: &str) -> PyResult<IpAddr> {
     host.trim_matches(['[', ']'])
         .parse()
         .map_err(|_| errors::config(py, format!("host {host:?} is not an IP address; use 127.0.0.1, 0.0.0.0 or ::")))
-}
-
-/// Binds a TCP address and returns the descriptor of a socket that listens there.
-///
-/// With `reuse_port`, others that say so too may listen on the same port (`SO_REUSEPORT`). Raises `ConfigError` if the
-/// host is not an address or the port can't be had.
-#[pyfunction]
-#[pyo3(signature = (host, port, backlog, /, *, reuse_port=false))]
-pub(crate) fn listen(py: Python<'_>, host: &str, port: u16, backlog: u32, reuse_port: bool) -> PyResult<Descriptor> {
-    let address = SocketAddr::new(read_address(py, host)?, port);
-    let socket = Listening::tcp(address, backlog, reuse_port).map_err(|error| errors::from_core(py, &error))?;
-    Ok(give(socket.into()))
 }
 
 /// Every configuration value with its default.

@@ -62,7 +62,8 @@ impl Listener for Unix {
     }
 
     fn address(&self) -> String {
-        let path = self.listener.get_ref().local_addr().ok().and_then(|a| a.as_pathname().map(|p| p.display().to_string()));
+        let path =
+            self.listener.get_ref().local_addr().ok().and_then(|a| a.as_pathname().map(|p| p.display().to_string()));
         format!("unix:{}", path.unwrap_or_default())
     }
 

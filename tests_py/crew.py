@@ -107,9 +107,13 @@ class Crew:
         """Waits until there are such workers."""
         return wait_for(self.workers, fits)
 
+    def leaves(self) -> int:
+        """Waits for the end of the process, which may leave others that it has started; returns the exit status."""
+        return self._process.wait(PATIENCE_S)
+
     def ends(self) -> int:
-        """Waits for its end, and returns the exit status."""
-        status = self._process.wait(PATIENCE_S)
+        """Waits for its end, and that of all it has started; returns the exit status."""
+        status = self.leaves()
         for reader in self._readers:
             reader.join(PATIENCE_S)
         return status

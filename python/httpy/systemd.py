@@ -75,7 +75,6 @@ class Notifier:
         self.variables = {"NOTIFY_SOCKET": self._address} if self._address else {}
         if self.watchdog_s is not None:
             self.variables["WATCHDOG_USEC"] = usec
-        self._connection: Optional[socket.socket] = None
 
     def ready(self, status: str = "") -> None:
         """The service serves; after `reloading`: again."""
@@ -102,13 +101,12 @@ class Notifier:
     def _notify(self, *lines: str) -> None:
         if not self._address:
             return
+        # @ stands for the NUL of a name without a file.
+        address = "\0" + self._address[1:] if self._address[:1] == "@" else self._address
         try:
-            if self._connection is None:
-                # @ stands for the NUL of a name without a file.
-                address = "\0" + self._address[1:] if self._address[:1] == "@" else self._address
-                self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._connection.connect(address)
-            self._connection.send("\n".join(lines).encode())
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+                connection.connect(address)
+                connection.send("\n".join(lines).encode())
         except OSError as error:
             import logging
 

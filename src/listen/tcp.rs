@@ -149,3 +149,54 @@ fn ignore_openings(listener: &TcpListener) -> io::Result<()> {
 fn ignore_openings(_listener: &TcpListener) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::TcpStream as StdStream;
+
+    use super::*;
+
+    fn run(test: impl AsyncFnOnce()) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test());
+    }
+
+    fn listen(is_shared: bool) -> Tcp {
+        Tcp::new(StdListener::bind("127.0.0.1:0").expect("a port"), is_shared).expect("a listener")
+    }
+
+    #[test]
+    fn refusing_keeps_what_is_queued_and_lets_nothing_follow() {
+        run(async || {
+            let listener = listen(false);
+            let _queued = StdStream::connect(listener.local).expect("connected");
+
+            assert_eq!(listener.refuse(), Duration::ZERO);
+
+            let later = StdStream::connect_timeout(&listener.local, Duration::from_millis(100));
+            assert_eq!(later.expect_err("not connected").kind(), io::ErrorKind::TimedOut);
+            assert!(listener.accept_queued().expect("no error").is_some());
+            assert!(listener.accept_queued().expect("no error").is_none());
+        });
+    }
+
+    #[test]
+    fn a_shared_socket_goes_on_for_the_others() {
+        run(async || {
+            let listener = listen(true);
+
+            listener.refuse();
+
+            let _later = StdStream::connect_timeout(&listener.local, Duration::from_secs(10)).expect("connected");
+            assert!(listener.accept_queued().expect("no error").is_some());
+        });
+    }
+
+    #[test]
+    fn those_from_afar_are_given_a_round_trip() {
+        run(async || {
+            let listener = Tcp::new(StdListener::bind("0.0.0.0:0").expect("a port"), false).expect("a listener");
+
+            assert_eq!(listener.refuse(), ROUND_TRIP);
+        });
+    }
+}

@@ -84,3 +84,53 @@ impl Listener for Unix {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn run(test: impl AsyncFnOnce()) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test());
+    }
+
+    /// A name without a file, which nobody has to remove.
+    fn address(name: &str) -> SocketAddr {
+        SocketAddr::from_abstract_name(format!("httpy-{}-{name}", std::process::id())).expect("a name")
+    }
+
+    #[test]
+    fn refusing_keeps_what_is_queued_and_lets_nothing_follow() {
+        run(async || {
+            let address = address("refusing");
+            let listener = Unix::new(UnixListener::bind_addr(&address).expect("bound"), false).expect("a listener");
+            let _queued = StdStream::connect_addr(&address).expect("connected");
+
+            listener.refuse();
+
+            let later = StdStream::connect_addr(&address);
+            assert_eq!(later.expect_err("not connected").kind(), io::ErrorKind::ConnectionRefused);
+            assert!(listener.accept_queued().expect("no error").is_some());
+            assert!(listener.accept_queued().expect("no error").is_none());
+        });
+    }
+
+    #[test]
+    fn another_process_that_refuses_does_not_keep_this_one_busy() {
+        run(async || {
+            let socket = UnixListener::bind_addr(&address("another")).expect("bound");
+            let ours = Unix::new(socket.try_clone().expect("a copy"), false).expect("a listener");
+            let theirs = Unix::new(socket, false).expect("a listener");
+            let mut accepting = ours.accept();
+            assert!(timeout(Duration::from_millis(1), &mut accepting).await.is_err());
+
+            theirs.refuse();
+
+            let again = timeout(Duration::from_millis(10), &mut accepting).await;
+            assert!(again.is_err(), "it comes back to the runtime, and has nothing");
+        });
+    }
+}

@@ -476,6 +476,27 @@ def canonical_pattern(pattern: str, /) -> str:
         RouteError: if it is malformed.
     """
 
+def to_bool(text: str, /) -> bool:
+    """Reads a bool as a `bool` parameter does: true, 1, yes, on, t, y and their opposites, in any case.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
+def to_float(text: str, /) -> float:
+    """Reads a float as a `float` parameter does: a finite number, in decimal or scientific notation.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
+def to_int(text: str, /) -> int:
+    """Reads an int as an `int` parameter does: a sign, perhaps, and at most 4300 ASCII digits.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
 # -- on its way: made by the native half, given to Python --------------------------------------------------------------
 
 @final

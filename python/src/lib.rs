@@ -42,6 +42,7 @@ mod _httpy {
         fields::{Headers, MutableHeaders},
         json::{json_dumps, json_layout, json_loads},
         onward::{Next, Onward},
+        plan::{to_bool, to_float, to_int},
         query::QueryParams,
         request::PyRequest,
         response::PyResponse,

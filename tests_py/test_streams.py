@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import hashlib
+import json
 import logging
 import os
 import socket
@@ -1440,6 +1441,36 @@ def test_content_arrives_only_once(served: Served) -> None:
 
     with served:
         assert served.get("/", "POST", b"body").body == b"body"
+
+
+@pytest.mark.parametrize("attribute", ["body", "text", "json", "form"])
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_content_that_arrives_is_not_there_as_a_whole(served: Served, attribute: str, body: bytes) -> None:
+    async def handler(request: Any) -> Any:
+        raised = []
+        for _ in ("before", "after"):
+            with pytest.raises(RuntimeError) as error:
+                getattr(request, attribute)
+            raised.append(str(error.value))
+            if len(raised) == 1:
+                [chunk async for chunk in request.stream()]
+        return raised
+
+    async def stage(request: Any, next: Any) -> Any:
+        with pytest.raises(RuntimeError, match=r"read request\.stream\(\)"):
+            getattr(request, attribute)
+        return await next(request)
+
+    served.add("/", handler, "async", stream=True, middleware=[stage])
+
+    with served:
+        first, second = json.loads(served.get("/", "POST", body).body)
+
+    assert first == second
+    assert first == (
+        f"request.{attribute} is not there in a handler with stream=True, which starts before the content has arrived: "
+        "read request.stream(), or register the handler without stream=True"
+    )
 
 
 def test_blocking_iteration_on_the_loops_thread_is_refused(served: Served) -> None:

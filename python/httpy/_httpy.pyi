@@ -187,7 +187,10 @@ class Request:
     def body(self) -> bytes:
         """The content.
 
-        At most `max_body_bytes`. Empty with `stream=True`: use `stream()`.
+        At most `max_body_bytes`.
+
+        Raises:
+            RuntimeError: with `stream=True`, where it has not arrived: read `stream()`.
         """
     @property
     def text(self) -> str:
@@ -197,6 +200,7 @@ class Request:
 
         Raises:
             HTTPError: 400 if it does not decode.
+            RuntimeError: with `stream=True`: read `stream()`.
         """
     @property
     def json(self) -> Any:
@@ -206,6 +210,7 @@ class Request:
 
         Raises:
             HTTPError: 400 if it is not JSON (RFC 8259), with the place of the mistake.
+            RuntimeError: with `stream=True`: read `stream()`.
         """
     @property
     def form(self) -> QueryParams:
@@ -213,6 +218,7 @@ class Request:
 
         Raises:
             HTTPError: 415 if the content type is not `application/x-www-form-urlencoded`, 400 if it is not UTF-8.
+            RuntimeError: with `stream=True`: read `stream()`.
         """
     @property
     def state(self) -> Any:

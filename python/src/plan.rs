@@ -268,7 +268,7 @@ impl Parameter {
 
     fn read_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
         let py = request.py();
-        if request.get().content().is_empty() {
+        if request.get().content("json")?.is_empty() {
             return self.read_text(py, "body", None);
         }
         match request.get().read_json(py) {

@@ -397,6 +397,25 @@ def test_a_mounted_app_answers_below_its_prefix(serve: Serve) -> None:
     assert client.get("/b").json() == {"detail": "Not Found"}
 
 
+def test_a_mounted_app_sees_the_whole_path_and_what_mounts_took_of_it(serve: Serve) -> None:
+    app, below, lowest = App(), App(), App()
+
+    @lowest.get("/{rest:path}")
+    async def where(request: Request) -> Any:
+        return [request.path, request.root_path, request.raw_path.decode(), request.path_params]
+
+    below.mount("/b", lowest)
+    app.mount("/\u00e9", below)
+    client = serve(app)
+
+    assert client.get("/%C3%A9/b/c/d?q").json() == [
+        "/\u00e9/b/c/d",
+        "/\u00e9/b",
+        "/%C3%A9/b/c/d",
+        {"rest": "c/d"},
+    ]
+
+
 def test_only_httpy_apps_are_mounted_today() -> None:
     app = App()
     with pytest.raises(TypeError, match="mount takes an HTTPy App today, found function; ASGI and WSGI apps"):

@@ -77,7 +77,8 @@ class App(Registry):
 
         Args:
             prefix: Where, such as `/api`; without parameters.
-            app: What answers there. It sees paths without the prefix.
+            app: What answers there. Its patterns are without the prefix. As in Starlette, `request.path` is the
+                whole path there too, and `request.root_path` is the part of it that mounts have taken.
 
         Raises:
             RouteError: if something is mounted there already, or the app would contain itself.

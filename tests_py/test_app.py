@@ -471,6 +471,22 @@ def test_middleware_runs_in_the_order_written(inline: Optional[bool], serve: Ser
     assert response.headers["x-passed"] == "first second object last"
 
 
+def test_a_result_of_middleware_has_not_the_status_of_the_route(serve: Serve) -> None:
+    async def instead(request: Request, next: Any) -> Any:
+        return "instead"
+
+    async def around(request: Request, next: Any) -> Any:
+        return await next(request)
+
+    for middleware in ([instead], [around, instead]):
+        app = App(middleware=middleware)
+        app.post("/", status=201)(lambda: "made")
+
+        response = serve(app).post("/")
+
+        assert (response.status_code, response.text) == (200, "instead")
+
+
 def test_middleware_sees_what_the_router_refuses(serve: Serve) -> None:
     app = App(middleware=[marking("app")])
     app.get("/")(lambda: "a")

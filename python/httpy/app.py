@@ -73,7 +73,8 @@ class App(Registry):
     def mount(self, prefix: str, app: App) -> None:
         """Has another HTTPy app answer everything below a prefix, with its own middleware and error handlers.
 
-        Its lifespan runs inside this one's.
+        Its lifespan runs inside this one's. A crash that it does not answer is this app's to answer, like one of its
+        own handlers'.
 
         Args:
             prefix: Where, such as `/api`; without parameters.

@@ -5,10 +5,12 @@
 mod afterwards;
 mod arriving;
 mod call;
+mod chain;
 mod context;
 mod cookies;
 mod driver;
 mod errors;
+mod failures;
 mod fields;
 mod json;
 mod onward;

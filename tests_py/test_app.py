@@ -379,6 +379,31 @@ def test_only_routers_are_included() -> None:
         App().include(Router(), prefix="api")
 
 
+# What a request is made of
+
+
+def test_headers_and_query_equal_mappings_of_the_same_items(serve: Serve) -> None:
+    app = App()
+
+    @app.get("/")
+    async def index(request: Request) -> Any:
+        return [
+            [
+                found == dict(found),
+                found == other,
+                found == [*found.items()],
+                found == 7,
+                found != dict(found),
+            ]
+            for found, other in ((request.headers, {"host": "x"}), (request.query, {"a": "2", "b": ""}))
+        ]
+
+    assert serve(app).get("/?a=1&b=&a=2").json() == [
+        [True, False, True, False, False],
+        [True, True, True, False, False],
+    ]
+
+
 # Mounts
 
 

@@ -17,7 +17,7 @@
 
 use std::rc::Rc;
 
-use pyo3::{ffi, intern, prelude::*, types::PyDict};
+use pyo3::{exceptions::PyRuntimeError, ffi, intern, prelude::*, types::PyDict};
 
 use super::{
     EventLoop, Then, Trampoline,
@@ -114,9 +114,9 @@ impl EventLoop {
             (&parts.task_type, &trampoline),
             Some(&kwargs),
         )?;
-        let handle = parts.ready.bind(py).call_method0(intern!(py, "pop"))?;
+        let (handle, step) = take_first_step(parts.ready.bind(py), &task)?;
         let mut spare = Spare {
-            step: handle.getattr(intern!(py, "_callback"))?.unbind(),
+            step: step.unbind(),
             context: handle.getattr(intern!(py, "_context"))?.unbind(),
             get_name: task.getattr(intern!(py, "get_name"))?.unbind(),
             task: task.unbind(),
@@ -128,10 +128,30 @@ impl EventLoop {
         // SAFETY: the task is alive: `spare` owns a reference.
         spare.references = unsafe { ffi::Py_REFCNT(spare.task.as_ptr()) };
         if !spare.is_untouched(py, &self.home().context)? {
-            return Err(pyo3::exceptions::PyRuntimeError::new_err("asyncio.Task is not as it was"));
+            return Err(PyRuntimeError::new_err("asyncio.Task is not as it was"));
         }
         Ok(spare)
     }
+}
+
+/// Takes the first step of a new task out of the loop's queue: its handle, and the step itself.
+///
+/// It need not be the last: another thread may add to the queue at any moment (`call_soon_threadsafe`). But nobody except
+/// the loop's thread, which this is, takes anything out, so a place counted from the front stays what it is.
+fn take_first_step<'py>(
+    ready: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let py = ready.py();
+    for place in (0..ready.len()?).rev() {
+        let handle = ready.get_item(place)?;
+        let callback = handle.getattr(intern!(py, "_callback"))?;
+        if callback.getattr(intern!(py, "__self__")).is_ok_and(|owner| owner.is(task)) {
+            ready.del_item(place)?;
+            return Ok((handle, callback));
+        }
+    }
+    Err(PyRuntimeError::new_err("the first step of a new task is not in the queue of its loop"))
 }
 
 /// What handlers' tasks are called.

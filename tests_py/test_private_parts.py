@@ -75,6 +75,7 @@ def test_a_new_task_leaves_exactly_one_handle_with_its_step_and_context(loop):
 
     assert not loop._ready
     assert callable(handle._callback)
+    assert handle._callback.__self__ is task
     assert handle._args in ((), None)
     assert handle._context[variable] == "here"
     finish(loop, task)

@@ -268,7 +268,7 @@ impl Parameter {
 
     fn read_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
         let py = request.py();
-        if request.get().content().is_empty() {
+        if request.get().content("json")?.is_empty() {
             return self.read_text(py, "body", None);
         }
         match request.get().read_json(py) {
@@ -374,6 +374,33 @@ pub(crate) fn path_value<'py>(py: Python<'py>, converter: Converter, text: &str)
         Converter::Str | Converter::Path => None,
     };
     Ok(value.unwrap_or_else(|| PyString::new(py, text).into_any()))
+}
+
+/// Reads an int as an `int` parameter does: a sign, perhaps, and at most 4300 ASCII digits.
+///
+/// Raises `ValueError` for anything else.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn to_int<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    int(py, text).ok_or_else(|| PyValueError::new_err("expected a whole number"))
+}
+
+/// Reads a float as a `float` parameter does: a finite number, in decimal or scientific notation.
+///
+/// Raises `ValueError` for anything else.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn to_float<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    float(py, text).ok_or_else(|| PyValueError::new_err("expected a finite number"))
+}
+
+/// Reads a bool as a `bool` parameter does: true, 1, yes, on, t, y and their opposites, in any case.
+///
+/// Raises `ValueError` for anything else.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn to_bool<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    boolean(py, text).ok_or_else(|| PyValueError::new_err("expected true or false, 1 or 0, yes or no, on or off"))
 }
 
 /// An integer: an optional sign and decimal digits. Not what `int()` takes besides: spaces, underscores, other digits.

@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use pyo3::{ffi, intern, prelude::*};
+use pyo3::{exceptions::PyRuntimeError, ffi, intern, prelude::*};
 
 use super::{
     EventLoop, Parked, Stepped, Trampoline,
@@ -56,9 +56,9 @@ impl Spare {
             ];
             vectorcall(py, &parts.task_type, &arguments, Some(&parts.task_keywords))?
         };
-        let handle = parts.ready.bind(py).call_method0(intern!(py, "pop"))?;
+        let (handle, step) = take_first_step(parts.ready.bind(py), &task)?;
         Ok(Self {
-            step: handle.getattr(intern!(py, "_callback"))?.unbind(),
+            step: step.unbind(),
             parked_at: None,
             context: handle.getattr(intern!(py, "_context"))?.unbind(),
             base: (base.bind(py).len()?, base),
@@ -181,4 +181,24 @@ impl Spare {
         }
         Ok(true)
     }
+}
+
+/// Takes the first step of a new task out of the loop's queue: its handle, and the step itself.
+///
+/// It need not be the last: another thread may add to the queue at any moment (`call_soon_threadsafe`). But nobody except
+/// the loop's thread, which this is, takes anything out, so a place counted from the front stays what it is.
+fn take_first_step<'py>(
+    ready: &Bound<'py, PyAny>,
+    task: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let py = ready.py();
+    for place in (0..ready.len()?).rev() {
+        let handle = ready.get_item(place)?;
+        let callback = handle.getattr(intern!(py, "_callback"))?;
+        if callback.getattr(intern!(py, "__self__")).is_ok_and(|owner| owner.is(task)) {
+            ready.del_item(place)?;
+            return Ok((handle, callback));
+        }
+    }
+    Err(PyRuntimeError::new_err("the first step of a new task is not in the queue of its loop"))
 }

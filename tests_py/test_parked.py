@@ -163,7 +163,10 @@ def test_a_holder_that_cancels_one_whose_handler_has_ended_finds_it_done(driver)
 
     routes = {"/": handler, "/after": after}
 
-    assert serve(driver, routes, lambda server: [server.get("/"), server.get("/after")]) == ["answered", "True False"]
+    assert serve(driver, routes, lambda server: [server.get("/"), server.get("/after")]) == [
+        "answered",
+        "True False",
+    ]
 
 
 def test_those_that_wait_for_a_handler_are_not_among_all_tasks(driver):

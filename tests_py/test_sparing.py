@@ -56,7 +56,9 @@ print(*names, type(module) is types.ModuleType, module.__spec__.name, module.__f
 
 
 def test_names_can_be_imported_from_it() -> None:
-    code = "from ssl import SSLContext, create_default_context\nimport ssl\nprint(SSLContext is ssl.SSLContext)"
+    code = (
+        "from ssl import SSLContext, create_default_context\nimport ssl\nprint(SSLContext is ssl.SSLContext)"
+    )
 
     assert run(code) == "True"
 
@@ -114,6 +116,6 @@ for _ in range(2):
 
 
 def test_the_way_modules_are_found_is_as_before() -> None:
-    code = "import importlib.machinery\nprint([finder for finder in sys.meta_path if 'httpy' in type(finder).__module__])"
+    code = "print([finder for finder in sys.meta_path if 'httpy' in type(finder).__module__])"
 
     assert run(code) == "[]"

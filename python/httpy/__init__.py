@@ -11,13 +11,20 @@ def index():
 app.run()
 """
 
-# A name is imported when it is first asked for (`__getattr__` below): whoever only watches over workers, or prints a
-# help text, needs neither asyncio nor the rest. mypy knows `TYPE_CHECKING` by its name; `typing` is not imported for it.
+# A name is imported when it is first asked for (`__getattr__` below): whoever only watches over workers, or
+# prints a help text, needs neither asyncio nor the rest. mypy knows `TYPE_CHECKING` by its name.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._httpy import Headers, MutableHeaders, QueryParams, Request, Response, __version__
     from .app import App
-    from .errors import ClientDisconnected, ConfigError, HTTPError, HTTPyError, RouteError, WebSocketDisconnect
+    from .errors import (
+        ClientDisconnected,
+        ConfigError,
+        HTTPError,
+        HTTPyError,
+        RouteError,
+        WebSocketDisconnect,
+    )
     from .responses import (
         HTMLResponse,
         JSONResponse,
@@ -80,8 +87,34 @@ __all__ = [
 _HOMES = {
     "_httpy": ("Headers", "MutableHeaders", "QueryParams", "Request", "Response", "__version__"),
     "app": ("App",),
-    "errors": ("ClientDisconnected", "ConfigError", "HTTPError", "HTTPyError", "RouteError", "WebSocketDisconnect"),
-    "responses": ("HTMLResponse", "JSONResponse", "PlainTextResponse", "RedirectResponse", "ResponseBuilder", "StreamingResponse", "accepted", "bad_request", "conflict", "created", "forbidden", "no_content", "not_found", "ok", "redirect", "server_error", "too_many_requests", "unauthorized"),
+    "errors": (
+        "ClientDisconnected",
+        "ConfigError",
+        "HTTPError",
+        "HTTPyError",
+        "RouteError",
+        "WebSocketDisconnect",
+    ),
+    "responses": (
+        "HTMLResponse",
+        "JSONResponse",
+        "PlainTextResponse",
+        "RedirectResponse",
+        "ResponseBuilder",
+        "StreamingResponse",
+        "accepted",
+        "bad_request",
+        "conflict",
+        "created",
+        "forbidden",
+        "no_content",
+        "not_found",
+        "ok",
+        "redirect",
+        "server_error",
+        "too_many_requests",
+        "unauthorized",
+    ),
     "routing": ("Router",),
     "server": ("Server",),
 }

@@ -320,7 +320,7 @@ def _address(host: str) -> str:
         ConfigError: if it has none.
     """
     try:
-        # As bytes: `str` goes through Python's IDNA, whose tables are 1 MiB that an address like 127.0.0.1 has no use for.
+        # As bytes: `str` goes through Python's IDNA, whose tables an address like 127.0.0.1 has no use for.
         name = host.encode("ascii" if host.isascii() else "idna") or b"0.0.0.0"
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:

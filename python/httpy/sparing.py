@@ -1,8 +1,9 @@
 """Spares a worker the memory of what it may never use.
 
-asyncio imports `ssl`, and with it OpenSSL, for connections that many apps never make: 4 MiB of every worker's 20. Here
-`ssl`, and asyncio's half of it, are loaded when somebody first touches them: an app that imports a TLS client, or opens a
-connection by asyncio, finds them as ever. Only the command line asks for this, because only there is the process HTTPy's own.
+asyncio imports `ssl`, and with it OpenSSL, for connections that many apps never make: 4 MiB of every worker's
+20. Here `ssl`, and asyncio's half of it, are loaded when somebody first touches them: an app that imports a TLS
+client, or opens a connection by asyncio, finds them as ever. Only the command line asks for this, because only
+there is the process HTTPy's own.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class _Finder:
         spec = PathFinder.find_spec(name, path) if name in LATER else None
         if spec is None or spec.loader is None:
             return None
-        return ModuleSpec(name, _Loader(spec), origin=spec.origin)
+        # Its base class would bring `importlib.resources` along, and `tempfile` with it.
+        return ModuleSpec(name, _Loader(spec), origin=spec.origin)  # type: ignore[arg-type]
 
 
 class _Loader:
@@ -68,8 +70,8 @@ class _Later(ModuleType):
     """A module before its first use."""
 
     def __getattr__(self, name: str) -> Any:
-        # The standard library has lazy modules too (`importlib.util.LazyLoader`), but before Python 3.12 two threads that
-        # touch one at once may find it half full.
+        # The standard library has lazy modules too (`importlib.util.LazyLoader`), but before Python 3.12 two
+        # threads that touch one at once may find it half full.
         with _loading:
             if self.__class__ is _Later:
                 if "_is_loading" in self.__dict__:

@@ -6,10 +6,12 @@ mod access_log;
 mod afterwards;
 mod arriving;
 mod call;
+mod chain;
 mod context;
 mod cookies;
 mod driver;
 mod errors;
+mod failures;
 mod fields;
 #[cfg(unix)]
 mod hangup;
@@ -50,6 +52,7 @@ mod _httpy {
         json::{json_dumps, json_layout, json_loads},
         log::forward_logs,
         onward::{Next, Onward},
+        plan::{to_bool, to_float, to_int},
         query::QueryParams,
         request::PyRequest,
         response::PyResponse,

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use crate::driver::Selector;
 use crate::{
     access_log::AccessLog,
+    chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
     routes::Routes,
@@ -67,7 +68,8 @@ impl Core {
     ) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let count = Arc::<Count>::default();
-        let handler = Paced { handler: routes.build(py, "", config.max_body_bytes, &[])?, count: count.clone() };
+        let handler = routes.build(py, "", config.max_body_bytes, &Chain::new())?;
+        let handler = Paced { handler, count: count.clone() };
         Ok(Self {
             count,
             handler: Arc::new(handler),

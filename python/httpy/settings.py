@@ -213,20 +213,6 @@ def mode(found: Any) -> int:
     return number
 
 
-def or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Makes a reader that also takes "none", which is no limit."""
-
-    def read_or_none(found: Any) -> Any:
-        if found is None or (isinstance(found, str) and found.strip().lower() == "none"):
-            return None
-        try:
-            return read(found)
-        except ValueError as error:
-            raise ValueError(f"{error}, or none") from None
-
-    return read_or_none
-
-
 def _whole(found: Any, expected: str) -> int:
     if isinstance(found, bool) or not isinstance(found, (int, str)):
         raise ValueError(expected)
@@ -307,8 +293,20 @@ _OWN = (
 MEANINGS = {
     "max_target_bytes": "longest request target, in bytes; longer is 414",
     "max_head_bytes": "largest request head, in bytes; larger is 431",
+    "max_field_bytes": "longest field line of a request, in bytes; longer is 431",
     "max_fields": "most field lines of a request; more is 431",
     "max_body_bytes": "largest request body a handler is given, in bytes; larger is 413",
+    "keep_alive_timeout": "longest wait for the first byte of a request, in seconds",
+    "body_min_rate": "least rate of arriving content, in bytes a second; slower is 408, 0 is no limit",
+    "body_timeout": "over how long that rate is measured, in seconds",
+    "write_timeout": "longest wait for a client to read any of a response, in seconds",
+    "max_connections": "most open connections; then idle ones are closed for new ones; 0 is no limit",
+    "max_connections_per_address": "most open connections of one public address; more are closed; 0 is no limit",
+    "handshake_timeout": "longest a connection may take to be set up, in seconds",
+    "max_in_flight": "most requests that are answered at the same time; 0 is no limit",
+    "max_queued": "most requests that wait for one of these to end; more are 503",
+    "queue_timeout": "longest they wait, in seconds; longer is 503",
+    "handler_timeout": "longest a handler may take to answer, in seconds; longer is 503; 0 is no limit",
     "head_timeout": "longest wait for a complete request head, in seconds",
     "grace": "longest wait for running requests when stopping, in seconds",
     "idle_grace": "when stopping, how long an idle connection is kept for one more request, in seconds",
@@ -348,9 +346,6 @@ def _reader(name: str, default: Any) -> tuple[Callable[[Any], Any], str]:
         return whole, "N"
     if isinstance(default, float):
         return seconds, "SECONDS"
-    if default is None:
-        # Off by default. A count has `max` in its name; everything else is a time.
-        return (or_none(whole), "N") if name.startswith("max_") else (or_none(seconds), "SECONDS")
     return text, name.upper()
 
 

@@ -11,7 +11,19 @@ import threading
 from pathlib import Path
 from typing import Any, Optional
 
+from httpy import _httpy
 from support import PATIENCE_S, environment
+
+
+def _is_for_all(path: str) -> bool:
+    """Whether everybody may run a program, which has to be found on the way."""
+    file = Path(path).resolve()
+    return file.exists() and all(folder.stat().st_mode & 0o001 for folder in (file, *file.parents))
+
+
+# Pythons for tests that become somebody else: one that root has for itself can't be anybody else's.
+PUBLIC_PYTHONS = [path for path in (sys.executable, "/usr/bin/python3") if _is_for_all(path)]
+PUBLIC_VARIABLES = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(Path(_httpy.__file__).parent.parent)}
 
 
 class Command:

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from commands import Command, httpy
-from httpy import App, ConfigError, Server, _httpy, running
+from commands import PUBLIC_PYTHONS, PUBLIC_VARIABLES, Command, httpy
+from httpy import App, ConfigError, Server, running
 from httpy.running import Program, addresses_of, run_app
 from httpy.settings import with_defaults
 from support import PATIENCE_S, environment, python
@@ -251,18 +251,8 @@ def test_another_process_takes_over_socket_files_and_pid_file(folder: Path) -> N
                 pass
 
 
-def is_for_all(path: str) -> bool:
-    """Whether everybody may run a program, which has to be found on the way."""
-    file = Path(path).resolve()
-    return file.exists() and all(folder.stat().st_mode & 0o001 for folder in (file, *file.parents))
-
-
-# An interpreter that root has for itself can't be anybody else's.
-INTERPRETERS = [path for path in (sys.executable, "/usr/bin/python3") if is_for_all(path)]
-
-
 @root_only
-@pytest.mark.skipif(not INTERPRETERS, reason="no interpreter here may be run by others")
+@pytest.mark.skipif(not PUBLIC_PYTHONS, reason="no interpreter here may be run by others")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_privileges_are_given_up_after_binding(workers: str) -> None:
     # Not in a folder of pytest's, into which only their owner may look.
@@ -271,9 +261,7 @@ def test_privileges_are_given_up_after_binding(workers: str) -> None:
         folder.chmod(0o755)
         (folder / "shop.py").write_text(APP)
         arguments = ["--bind", "unix:a.sock,mode=666", "--user", "54321", "--group", "54322", "-w", workers]
-        path = str(Path(_httpy.__file__).parent.parent)
-        variables = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": path}
-        options = {"variables": variables, "interpreter": INTERPRETERS[0]}
+        options = {"variables": PUBLIC_VARIABLES, "interpreter": PUBLIC_PYTHONS[0]}
         with httpy("run", "shop:app", *arguments, folder=folder, **options) as program:
             program.wait_for("serves shop:app")
             # The folder is root's: so was whoever bound.
@@ -352,6 +340,13 @@ def test_the_cores_events_are_logged_in_their_form(folder: Path) -> None:
     (event,) = [found for found in map(json.loads, program.said) if found["message"] == "request refused"]
     assert (event["level"], event["logger"]) == ("debug", "httpy.proto.h1")
     assert event["refusal"]
+
+
+@posix_only
+def test_a_variable_that_is_nearly_a_setting_is_pointed_at(folder: Path) -> None:
+    with httpy("run", "shop:app", "--port", "0", folder=folder, variables={"HTTPY_PROT": "1"}) as program:
+        program.wait_for("WARNING httpy: HTTPY_PROT is no setting; did you mean HTTPY_PORT?$")
+        assert program.end() == 0
 
 
 @posix_only

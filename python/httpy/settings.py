@@ -370,10 +370,19 @@ def from_environment(environment: Mapping[str, str]) -> Given:
     return given
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Returns the `HTTPY_*` variables that are no setting."""
+def misspelled_variables(environment: Mapping[str, str]) -> list[str]:
+    """Returns what to say about `HTTPY_*` variables that are no settings, but nearly.
+
+    They are not refused: a variable may be meant for another program, or for the app.
+    """
     known = {setting.variable for setting in table().values()}
-    return sorted(name for name in environment if name.startswith("HTTPY_") and name not in known)
+    unknown = sorted(name for name in environment if name.startswith("HTTPY_") and name not in known)
+    if not unknown:
+        return []
+    import difflib
+
+    likely = ((name, difflib.get_close_matches(name, known, n=1, cutoff=0.85)) for name in unknown)
+    return [f"{name} is no setting; did you mean {near[0]}?" for name, near in likely if near]
 
 
 def from_mapping(values: Mapping[str, Any], source: str = "") -> Given:

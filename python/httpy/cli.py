@@ -30,9 +30,14 @@ _LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 _MEANINGS = {
     "max_target_bytes": "longest request target, in bytes; longer is 414",
     "max_head_bytes": "largest request head, in bytes; larger is 431",
+    "max_field_bytes": "longest field line of a request, in bytes; longer is 431",
     "max_fields": "most field lines of a request; more is 431",
     "max_body_bytes": "largest request body a handler is given, in bytes; larger is 413",
-    "head_timeout": "longest wait for a complete request head, in seconds",
+    "keep_alive_timeout": "longest wait for the first byte of a request, in seconds",
+    "head_timeout": "longest wait for the rest of a request head, in seconds",
+    "body_min_rate": "least rate of arriving content, in bytes a second; slower is 408, 0 is no limit",
+    "body_timeout": "over how long that rate is measured, in seconds",
+    "write_timeout": "longest wait for a client to read any of a response, in seconds",
     "grace": "longest wait for running requests when stopping, in seconds",
     "backlog": "connections the system may queue before they are accepted",
 }

@@ -86,12 +86,15 @@ impl Patience {
         };
         let config = &*self.config;
         let since = self.request.of(waiting.request.map(|request| (request.number, request.has_begun)), now);
-        if waiting.request.is_some_and(|request| request.has_begun) {
-            consider(since, config.head_timeout, Late::Head);
-        } else {
-            consider(since, config.keep_alive_timeout, Late::Request);
-            consider(since, waiting.rest.unwrap_or(Duration::MAX), Late::Rest);
+        match waiting.request {
+            Some(AwaitedRequest { has_begun: true, .. }) => consider(since, config.head_timeout, Late::Head),
+            // Nobody means to refuse connections by not keeping them.
+            Some(AwaitedRequest { number: 0, .. }) => {
+                consider(since, config.keep_alive_timeout.max(config.head_timeout), Late::Request);
+            }
+            _ => consider(since, config.keep_alive_timeout, Late::Request),
         }
+        consider(since, waiting.rest.unwrap_or(Duration::MAX), Late::Rest);
         consider(self.reader.of(waiting.reader, now), config.write_timeout, Late::Reader);
         consider(self.inflow.slow_since(waiting.content, config, now), config.body_timeout, Late::Content);
         match first {

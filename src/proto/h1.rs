@@ -16,13 +16,13 @@
 //! At rest a connection has no hyper, and none of its buffers: ten thousand idle ones would hold 160 MB of them. Where very
 //! many are awake, none waits for that second.
 
+mod awake;
 mod content;
 mod intake;
 mod patience;
 mod wire;
 
 use std::{
-    cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
     io,
@@ -45,6 +45,7 @@ use tokio::{
 };
 
 use self::{
+    awake::{Awake, Waking},
     content::{Content, Unread},
     patience::{Late, Patience, Waiting},
     wire::{Arrival, Wire},
@@ -78,7 +79,7 @@ const MAX_AWAKE: usize = 2048;
 /// HTTP/1.1 and 1.0.
 #[derive(Default)]
 pub struct H1 {
-    awake: Rc<Cell<usize>>,
+    awake: Awake,
 }
 
 impl Protocol<Stream> for H1 {
@@ -97,7 +98,7 @@ impl Protocol<Stream> for H1 {
 /// A connection on its way through requests and responses.
 struct Serving {
     wire: Wire,
-    site: Rc<Site>,
+    common: Rc<Common>,
     /// None: at rest.
     hyper: Option<Box<Hyper>>,
     patience: Patience,
@@ -106,25 +107,26 @@ struct Serving {
 }
 
 /// What all requests of a connection have in common.
-struct Site {
+struct Common {
     stack: Stack,
     peer: Arc<Peer>,
     config: Arc<Config>,
     http_11: Exchange,
     http_10: Exchange,
-    /// How many connections of this server have hyper.
-    awake: Rc<Cell<usize>>,
+    awake: Awake,
 }
 
 /// What a connection has only while it is served.
 struct Hyper {
     connection: http1::Connection<TokioIo<Wire>, Answerer>,
-    site: Rc<Site>,
+    common: Rc<Common>,
     unread: Arc<Unread>,
     /// Held once more by every request that is being answered.
     busy: Busy,
     /// How long unwanted content may take to come.
     discarding: Option<Pin<Box<Sleep>>>,
+    /// Last, so that everything else is free by then.
+    _waking: Waking,
 }
 
 /// Counts by being cloned: the answerer holds one, [`Hyper`] one, and so does a request until its response is at hand, or
@@ -142,9 +144,9 @@ enum End {
 }
 
 impl Serving {
-    fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Rc<Cell<usize>>) -> Self {
+    fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Awake) -> Self {
         let features = |features: Features| if connection.peer.is_tls { features.with(Feature::Tls) } else { features };
-        let site = Site {
+        let common = Common {
             stack,
             http_11: Exchange::new(features(HTTP_11)),
             http_10: Exchange::new(features(Features::NONE)),
@@ -154,7 +156,7 @@ impl Serving {
         };
         Self {
             wire: Wire::new(connection.io, Limits::from(&*config)),
-            site: Rc::new(site),
+            common: Rc::new(common),
             hyper: None,
             patience: Patience::new(config),
             is_finishing: false,
@@ -185,7 +187,7 @@ impl Serving {
                 Some(hyper) => hyper.poll(&self.wire, cx),
                 None => match self.wire.poll_rest(cx) {
                     Poll::Ready(Ok(Arrival::Request)) => {
-                        self.hyper = Some(Box::new(Hyper::new(&self.wire, &self.site, self.is_finishing)));
+                        self.hyper = Some(Box::new(Hyper::new(&self.wire, &self.common, self.is_finishing)));
                         continue;
                     }
                     Poll::Ready(Ok(Arrival::End)) => return Poll::Ready(End::Idle),
@@ -209,21 +211,23 @@ impl Serving {
         }
     }
 }
+
 impl Hyper {
-    fn new(wire: &Wire, site: &Rc<Site>, is_last: bool) -> Self {
+    fn new(wire: &Wire, common: &Rc<Common>, is_last: bool) -> Self {
         let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
-        let answerer = Answerer { site: site.clone(), wire: wire.clone(), unread: unread.clone(), busy: busy.clone() };
+        let answerer =
+            Answerer { common: common.clone(), wire: wire.clone(), unread: unread.clone(), busy: busy.clone() };
         // What a head may be was checked before. Here the empty lines before it count, and those come in one buffer.
-        let buffer = site.config.max_head_bytes.max(BUFFER_BYTES);
+        let buffer = common.config.max_head_bytes.max(BUFFER_BYTES);
         let mut builder = http1::Builder::new();
         builder.keep_alive(!is_last).header_read_timeout(None).max_buf_size(buffer).max_header_size(buffer + 1);
         // To hyper any number but its own default means an allocation for each request.
-        if site.config.max_fields > Config::default().max_fields {
-            builder.max_headers(site.config.max_fields);
+        if common.config.max_fields > Config::default().max_fields {
+            builder.max_headers(common.config.max_fields);
         }
         let connection = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
-        site.awake.set(site.awake.get() + 1);
-        Self { connection, site: site.clone(), unread, busy, discarding: None }
+        let waking = common.awake.wake();
+        Self { connection, common: common.clone(), unread, busy, discarding: None, _waking: waking }
     }
 
     /// Has hyper do what it can, and sends what came of it. Returns what there is to wait for.
@@ -250,7 +254,7 @@ impl Hyper {
 
     /// How long after the last response hyper is given up.
     fn rest_after(&self) -> Duration {
-        if self.site.awake.get() > MAX_AWAKE { Duration::ZERO } else { REST }
+        if self.common.awake.count() > MAX_AWAKE { Duration::ZERO } else { REST }
     }
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
@@ -263,7 +267,7 @@ impl Hyper {
             self.discarding = None;
             return;
         }
-        let limit = self.site.config.head_timeout;
+        let limit = self.common.config.head_timeout;
         let discarding = self.discarding.get_or_insert_with(|| Box::pin(sleep(limit)));
         if discarding.as_mut().poll(cx).is_ready() {
             self.unread.cut();
@@ -272,15 +276,9 @@ impl Hyper {
     }
 }
 
-impl Drop for Hyper {
-    fn drop(&mut self) {
-        self.site.awake.set(self.site.awake.get() - 1);
-    }
-}
-
 /// Answers the requests of one connection.
 struct Answerer {
-    site: Rc<Site>,
+    common: Rc<Common>,
     wire: Wire,
     unread: Arc<Unread>,
     busy: Busy,
@@ -310,19 +308,19 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         {
             head.headers.insert(header::HOST, host);
         }
-        let site = &self.site;
+        let common = &self.common;
         let request = Request::from(Parts {
             method: head.method,
             uri: head.uri,
             version: head.version,
             headers: head.headers,
             body,
-            peer: site.peer.clone(),
-            exchange: if head.version == Version::HTTP_11 { site.http_11 } else { site.http_10 },
+            peer: common.peer.clone(),
+            exchange: if head.version == Version::HTTP_11 { common.http_11 } else { common.http_10 },
             params: Params::default(),
             root_len: 0,
         });
-        let reply = site.stack.answer(request);
+        let reply = common.stack.answer(request);
         Answering { reply, is_head, content, busy: self.busy.clone() }
     }
 }

@@ -85,16 +85,21 @@ impl Patience {
             }
         };
         let config = &*self.config;
-        let since = self.request.of(waiting.request.map(|request| (request.number, request.has_begun)), now);
-        match waiting.request {
-            Some(AwaitedRequest { has_begun: true, .. }) => consider(since, config.head_timeout, Late::Head),
-            // Nobody means to refuse connections by not keeping them.
-            Some(AwaitedRequest { number: 0, .. }) => {
-                consider(since, config.keep_alive_timeout.max(config.head_timeout), Late::Request);
+        if let Some(request) = waiting.request {
+            let since = self.request.of(Some((request.number, request.has_begun)), now);
+            let (limit, late) = match request {
+                AwaitedRequest { has_begun: true, .. } => (config.head_timeout, Late::Head),
+                // Nobody means to refuse connections by not keeping them.
+                AwaitedRequest { number: 0, .. } => (config.keep_alive_timeout.max(config.head_timeout), Late::Request),
+                _ => (config.keep_alive_timeout, Late::Request),
+            };
+            match waiting.rest {
+                Some(rest) if rest < limit => consider(since, rest, Late::Rest),
+                _ => consider(since, limit, late),
             }
-            _ => consider(since, config.keep_alive_timeout, Late::Request),
+        } else {
+            self.request = Since::default();
         }
-        consider(since, waiting.rest.unwrap_or(Duration::MAX), Late::Rest);
         consider(self.reader.of(waiting.reader, now), config.write_timeout, Late::Reader);
         consider(self.inflow.slow_since(waiting.content, config, now), config.body_timeout, Late::Content);
         match first {

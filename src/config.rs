@@ -20,6 +20,12 @@ pub struct Config {
     pub head_timeout: Duration,
     /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
     pub grace: Duration,
+    /// How long an idle connection is kept for another request when the server stops, from the end of its last response. 1 s:
+    /// who asks more often than that gets an answer that says `Connection: close` instead of a connection that is closed
+    /// under the request; and nobody waits for a browser.
+    pub idle_grace: Duration,
+    /// Longest the app's shutdown may take, once requests have ended. 10 s, what `docker stop` gives a whole process.
+    pub shutdown_timeout: Duration,
     /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
     pub backlog: u32,
 }
@@ -33,7 +39,42 @@ impl Default for Config {
             max_body_bytes: 16 * 1024 * 1024,
             head_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(30),
+            idle_grace: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(10),
             backlog: 2048,
+        }
+    }
+}
+
+/// How worker processes are looked after. What looks after them is no part of this package; their defaults are, as all.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Supervision {
+    /// How many workers. 1.
+    pub workers: u32,
+    /// How long a worker's loop may be stuck before the worker is killed and replaced; zero is for ever. 30 s, as gunicorn.
+    pub worker_timeout: Duration,
+    /// After how many requests a worker is replaced; zero is never. Never: it is a remedy for leaks, not a habit.
+    pub max_requests: u64,
+    /// With how much resident memory, in bytes, a worker is replaced; zero is with any. With any, for the same reason.
+    pub max_rss: u64,
+    /// By how much of themselves the two limits above are raised at most, drawn anew for each worker, so that workers that
+    /// started together are not replaced together. 0.1.
+    pub recycle_jitter: f64,
+    /// Whether every worker has a listening socket of its own (`SO_REUSEPORT`), so that the system spreads connections over
+    /// workers. No: those that wait for a worker that is busy are then not taken by one that is free.
+    pub reuse_port: bool,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            worker_timeout: Duration::from_secs(30),
+            max_requests: 0,
+            max_rss: 0,
+            recycle_jitter: 0.1,
+            reuse_port: false,
         }
     }
 }

@@ -5,15 +5,18 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    convert::Infallible,
     io,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{
+    sync::watch,
     task::{AbortHandle, JoinSet, spawn_local},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -30,10 +33,21 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long cutting off may take. Aborted tasks are dropped as soon as the runtime gets to them; 1 s is for a bug.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
+/// What becomes of the connections that the system has queued when a server stops, and that nobody has accepted yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// They are accepted and served.
+    Served,
+    /// They are left to others, who go on accepting from the same sockets.
+    Left,
+}
+
 /// A running server on the current thread's runtime. Dropping it cuts every connection off.
 pub struct Server {
     drain: Drain,
     accepting: JoinSet<()>,
+    /// None while it accepts.
+    stopping: watch::Sender<Option<Queued>>,
     open: Rc<Open>,
 }
 
@@ -48,6 +62,7 @@ impl Server {
         let drain = Drain::default();
         let open = Rc::new(Open::default());
         let mut accepting = JoinSet::new();
+        let stopping = watch::Sender::new(None);
         for listener in listeners {
             let connections = Connections {
                 protocol: protocol.clone(),
@@ -56,9 +71,9 @@ impl Server {
                 drain: drain.clone(),
                 open: open.clone(),
             };
-            accepting.spawn_local(accept(listener, connections));
+            accepting.spawn_local(accept(listener, connections, stopping.subscribe()));
         }
-        Self { drain, accepting, open }
+        Self { drain, accepting, stopping, open }
     }
 
     /// A handle that can start the drain from elsewhere.
@@ -68,10 +83,15 @@ impl Server {
 
     /// Stops accepting, tells connections to finish, and waits for them, at most `grace`. Connections that are still
     /// open then are cut off: their tasks are dropped, and with them their handlers. Returns how many these were.
-    pub async fn stop(mut self, grace: Duration) -> usize {
-        self.accepting.shutdown().await;
+    pub async fn stop(mut self, grace: Duration, queued: Queued) -> usize {
+        let deadline = deadline(grace);
         self.drain.start();
-        if timeout(grace, self.drain.finished()).await.is_ok() {
+        self.stopping.send_replace(Some(queued));
+        let accepted = timeout_at(deadline, async { while self.accepting.join_next().await.is_some() {} }).await;
+        if accepted.is_err() {
+            self.accepting.shutdown().await;
+        }
+        if timeout_at(deadline, self.drain.finished()).await.is_ok() {
             return 0;
         }
         let cut_off = self.drain.open();
@@ -89,7 +109,42 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: Box<dyn Listener>, connections: Connections) {
+/// When a time from now on is over.
+pub fn deadline(after: Duration) -> Instant {
+    // A time that no clock can tell is as good as a year.
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Accepts until the server stops, and then what is queued, so that closing the socket loses no connection.
+async fn accept(listener: Box<dyn Listener>, connections: Connections, mut stopping: watch::Receiver<Option<Queued>>) {
+    let asked = {
+        let mut asked = pin!(stopping.wait_for(Option::is_some));
+        tokio::select! {
+            biased;
+            asked = &mut asked => asked.map_or(None, |asked| *asked),
+            never = accept_all(&*listener, &connections) => match never {},
+        }
+    };
+    if asked != Some(Queued::Served) {
+        return;
+    }
+    let _ = timeout(listener.refuse(), accept_all(&*listener, &connections)).await;
+    // A shared socket's queue may be refilled for ever.
+    for _ in 0..=connections.config.backlog {
+        match listener.accept_queued() {
+            Ok(Some(incoming)) => connections.serve(incoming),
+            Ok(None) => return,
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, address = listener.address(), "what was queued is lost: accept failed");
+                return;
+            }
+        }
+    }
+}
+
+async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infallible {
     loop {
         match listener.accept().await {
             Ok(incoming) => connections.serve(incoming),

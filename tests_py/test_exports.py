@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import httpy
+from support import python
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -62,6 +63,10 @@ def test_the_list_is_in_order() -> None:
 
 
 def test_no_other_name_is_public() -> None:
+    # They are imported when they are asked for.
+    for name in httpy.__all__:
+        getattr(httpy, name)
+
     public = {
         name
         for name, value in vars(httpy).items()
@@ -69,6 +74,17 @@ def test_no_other_name_is_public() -> None:
     } - {"TYPE_CHECKING"}
 
     assert public == {name for name in httpy.__all__ if not name.startswith("_")}
+
+
+def test_a_name_that_is_not_there_is_said() -> None:
+    with pytest.raises(AttributeError, match="module 'httpy' has no attribute 'Sever'"):
+        httpy.Sever  # noqa: B018
+
+
+def test_all_names_are_listed_before_they_are_asked_for() -> None:
+    code = "import httpy, sys; print(set(httpy.__all__) <= set(dir(httpy)), 'asyncio' in sys.modules)"
+
+    assert subprocess.run(python("-c", code), stdout=subprocess.PIPE, text=True).stdout == "True False\n"
 
 
 @pytest.mark.parametrize("name", [name for name in httpy.__all__ if inspect.isclass(getattr(httpy, name))])
@@ -87,11 +103,6 @@ def test_what_a_class_offers_says_what_it_does(name: str) -> None:
     ]
 
     assert silent == []
-
-
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'httpy' has no attribute 'nonsense'"):
-        httpy.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_package_alone_imports_little() -> None:

@@ -242,6 +242,9 @@ class Request:
         Not known before the handler has awaited something, or runs on a pool thread.
         """
     @property
+    def is_stopping(self) -> bool:
+        """Whether the server stops: a stream that would go on for long should come to its end."""
+    @property
     def route(self) -> str | None:
         """The pattern of the route that answers."""
     @property
@@ -437,6 +440,8 @@ class Context:
     ) -> Self: ...
     def set_state(self, values: Mapping[str, Any], /) -> None:
         """Sets what appears on every request's `state`."""
+    def stop(self) -> None:
+        """Tells requests that the server stops."""
 
 @final
 class Routes:
@@ -578,15 +583,34 @@ class Core:
         Raises:
             ConfigError: if the host is not an address or the port can't be had.
         """
+    def adopt(self, descriptor: int, /, *, shared: bool) -> None:
+        """Takes over a socket that listens, by its descriptor, which is the server's from now on, even if this fails.
+
+        `shared` says that others may hold the socket too: it is left as it is then when the server stops.
+
+        Raises:
+            ConfigError: if it is no listening stream socket.
+        """
     def start(self, selector: Selector | None, event_loop: Any, /) -> None:
         """Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to."""
-    def stop(self, grace: float | None, done: Callable[[int], None], /) -> None:
+    def stop(
+        self, grace: float | None, done: Callable[[int], None], /, *, leave_queued: bool = False
+    ) -> None:
         """Stops accepting, finishes what runs, and calls `done` on the loop's thread.
 
         At most `grace` seconds; None is the configured time. `done` gets the number of connections that were cut off.
+        Connections that are queued and not accepted yet are served, or with `leave_queued` left to other processes.
 
         Raises:
             RuntimeError: if the server does not run.
+        """
+    @property
+    def requests(self) -> int:
+        """How many requests were given to the app."""
+    def after_requests(self, requests: int, function: Callable[[], Any], /) -> None:
+        """Calls `function` on the loop's thread when so many requests were given to the app.
+
+        To be called before `start`.
         """
     def close(self) -> None:
         """Ends the thread driver's runtime; the selector's ends with its loop."""
@@ -595,6 +619,27 @@ def defaults() -> dict[str, Any]:
     """Every configuration value with its default.
 
     Sizes in bytes, times in seconds.
+    """
+
+def end_after_hangup(descriptor: int, seconds: float, status: int, /) -> None:
+    """Ends this process some seconds after the other end of a socket was closed, whatever runs in it.
+
+    Not on Windows.
+    """
+
+def listen(host: str, port: int, backlog: int, /, *, reuse_port: bool = False) -> int:
+    """Binds a TCP address and returns the descriptor of a socket that listens there.
+
+    With `reuse_port`, others that say so too may listen on the same port (`SO_REUSEPORT`).
+
+    Raises:
+        ConfigError: if the host is not an address or the port can't be had.
+    """
+
+def supervision_defaults() -> dict[str, Any]:
+    """How workers are looked after, by default.
+
+    Sizes in bytes, times in seconds; 0 is no limit.
     """
 
 def json_dumps(value: Any, /) -> bytes:

@@ -167,7 +167,7 @@ class App(Registry):
         self,
         host: str = "127.0.0.1",
         port: int = 8000,
-        workers: int = 1,
+        workers: Union[int, str] = 1,
         reload: bool = False,
         certfile: Optional[str] = None,
         keyfile: Optional[str] = None,
@@ -182,7 +182,9 @@ class App(Registry):
         Args:
             host: The address to listen on. Defaults to 127.0.0.1, which only this machine reaches.
             port: The port. Defaults to 8000; 0 has the system choose.
-            workers: How many processes. Defaults to 1; more is not there yet.
+            workers: How many processes; "auto" is one for each processor. Defaults to 1: this one. With more, each
+                runs the script once more to find the app, as multiprocessing does: what is not to happen there
+                belongs under `if __name__ == "__main__":`.
             reload: Not there yet.
             certfile: Not there yet.
             keyfile: Not there yet.
@@ -191,12 +193,22 @@ class App(Registry):
 
         Raises:
             ConfigError: if a value is wrong, or not there yet, or the port can't be had.
+            SystemExit: if workers could not start; they have said why.
         """
         from .config import refuse_later
-        from .server import Server
 
-        refuse_later(workers=workers, reload=reload, certfile=certfile, keyfile=keyfile, http3=http3)
-        Server(self, host=host, port=port, **config).run()
+        refuse_later(reload=reload, certfile=certfile, keyfile=keyfile, http3=http3)
+        script = sys.modules.get("httpy.script")
+        if script is not None:
+            script.stop_search(self)
+        if workers == 1 and not config.keys() & _httpy.supervision_defaults().keys():
+            from .server import Server
+
+            Server(self, host=host, port=port, **config).run()
+        else:
+            from .script import run_workers
+
+            run_workers(self, sys._getframe(1).f_globals, host, port, {**config, "workers": workers})
 
     def describe(self, file: Optional[TextIO] = None) -> None:
         """Prints the routes, and the chain of middleware with where each stage runs.

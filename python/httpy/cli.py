@@ -34,6 +34,8 @@ _MEANINGS = {
     "max_body_bytes": "largest request body a handler is given, in bytes; larger is 413",
     "head_timeout": "longest wait for a complete request head, in seconds",
     "grace": "longest wait for running requests when stopping, in seconds",
+    "idle_grace": "when stopping, how long an idle connection is kept for one more request, in seconds",
+    "shutdown_timeout": "longest the app's shutdown may take, in seconds",
     "backlog": "connections the system may queue before they are accepted",
 }
 

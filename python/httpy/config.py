@@ -10,7 +10,7 @@ from .errors import ConfigError
 from .loops import LOOPS
 
 # What `App.run` takes and a later version will do, with the value that asks for nothing.
-_LATER = {"workers": 1, "reload": False, "certfile": None, "keyfile": None, "http3": False}
+_LATER = {"reload": False, "certfile": None, "keyfile": None, "http3": False}
 
 
 def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -25,9 +25,11 @@ def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     native = _httpy.defaults()
     known = [*native, "loop"]
     for name in config:
+        if name in _httpy.supervision_defaults():
+            raise ConfigError(f"{name} is for app.run and httpy run: a Server is one process")
         if name in _LATER:
             refuse_later(**{name: config[name]})
-        elif name not in known:
+        if name not in known and name not in _LATER:
             raise ConfigError(f"no configuration value {name!r}{nearest(name, known)}")
     loop = config.get("loop", "auto")
     if loop not in LOOPS:

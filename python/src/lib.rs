@@ -12,6 +12,8 @@ mod driver;
 mod errors;
 mod failures;
 mod fields;
+#[cfg(unix)]
+mod hangup;
 mod json;
 mod onward;
 mod outgoing;
@@ -49,12 +51,12 @@ mod _httpy {
         request::PyRequest,
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
-        server::{Core, defaults},
+        server::{Core, defaults, listen, supervision_defaults},
     };
 
     #[cfg(unix)]
     #[pymodule_export]
-    use crate::driver::Selector;
+    use crate::{driver::Selector, hangup::end_after_hangup};
 
     use pyo3::{prelude::*, types::PyMapping};
 

@@ -400,6 +400,12 @@ impl PyRequest {
         self.watch.get().is_some_and(Watch::is_given_up)
     }
 
+    /// Whether the server stops: a stream that would go on for long should come to its end.
+    #[getter]
+    fn is_stopping(&self) -> bool {
+        self.context.is_stopping()
+    }
+
     /// The pattern of the route that answers.
     #[getter]
     fn route(&self) -> Option<&str> {

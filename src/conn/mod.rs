@@ -2,7 +2,7 @@
 
 mod drain;
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 pub use drain::{Drain, Signal};
 
@@ -26,6 +26,20 @@ pub trait Listener {
 
     /// Where it listens, as people write it (`http://127.0.0.1:8000`).
     fn address(&self) -> String;
+
+    /// Has the system queue no further connections here, if it can be told and nobody else listens on the same socket.
+    /// Returns how long connections that are being opened just now may still take to be queued.
+    fn refuse(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Takes a connection that the system has queued; none if it has none. Does not wait.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    fn accept_queued(&self) -> io::Result<Option<Incoming>> {
+        Ok(None)
+    }
 }
 
 /// A connection that was accepted and has yet to be set up.

@@ -1,6 +1,6 @@
 //! Connections inside the process: the real server without sockets, for tests.
 
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, io, time::Duration};
 
 use tokio::{
     io::{DuplexStream, duplex},
@@ -40,6 +40,11 @@ impl MemoryConnector {
     }
 }
 
+fn incoming((io, peer): (DuplexStream, Peer)) -> Incoming {
+    let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
+    Incoming { peer, handshake: Box::pin(async { Ok(ready) }) }
+}
+
 struct Memory {
     receiver: RefCell<mpsc::UnboundedReceiver<(DuplexStream, Peer)>>,
 }
@@ -48,16 +53,24 @@ impl Listener for Memory {
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
             let next = std::future::poll_fn(|cx| self.receiver.borrow_mut().poll_recv(cx)).await;
-            let Some((io, peer)) = next else {
+            let Some(connected) = next else {
                 // Every connector is gone: nobody will ever connect.
                 return std::future::pending().await;
             };
-            let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
-            Ok(Incoming { peer, handshake: Box::pin(async { Ok(ready) }) })
+            Ok(incoming(connected))
         })
     }
 
     fn address(&self) -> String {
         "memory:".to_owned()
+    }
+
+    fn refuse(&self) -> Duration {
+        self.receiver.borrow_mut().close();
+        Duration::ZERO
+    }
+
+    fn accept_queued(&self) -> io::Result<Option<Incoming>> {
+        Ok(self.receiver.borrow_mut().try_recv().ok().map(incoming))
     }
 }

@@ -10,6 +10,7 @@ mod patience;
 mod wire;
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::Future,
     io,
@@ -27,7 +28,7 @@ use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{Sleep, sleep, timeout},
+    time::{Sleep, sleep, sleep_until, timeout},
 };
 
 use self::{
@@ -78,6 +79,10 @@ struct Serving {
     patience: Patience,
     /// How long unwanted content may take to come.
     discarding: Option<Pin<Box<Sleep>>>,
+    is_stopping: Rc<Cell<bool>>,
+    idle_grace: Duration,
+    /// When an idle connection closes because the server stops.
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 /// Counts by being cloned: the answerer holds one, [`Serving`] one, and so does a request until its response is at hand,
@@ -90,7 +95,7 @@ enum End {
     Closed { result: Result<(), hyper::Error>, cut: bool },
     /// Reading or writing failed.
     Broken(io::Error),
-    /// No request came in time.
+    /// No request came in time, or the server stops and none has come meanwhile.
     Late,
 }
 
@@ -99,6 +104,7 @@ impl Serving {
         let limits = Limits { max_target_bytes: config.max_target_bytes, max_head_bytes: config.max_head_bytes };
         let wire = Wire::new(connection.io, limits);
         let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
+        let is_stopping = Rc::<Cell<bool>>::default();
         let features = |features: Features| if connection.peer.is_tls { features.with(Feature::Tls) } else { features };
         let answerer = Answerer {
             stack,
@@ -108,6 +114,7 @@ impl Serving {
             wire: wire.clone(),
             unread: unread.clone(),
             busy: busy.clone(),
+            is_stopping: is_stopping.clone(),
         };
         let mut builder = http1::Builder::new();
         builder
@@ -118,12 +125,23 @@ impl Serving {
             builder.max_headers(config.max_fields);
         }
         let hyper = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
-        Self { hyper, wire, unread, busy, patience: Patience::new(config.head_timeout), discarding: None }
+        Self {
+            hyper,
+            wire,
+            unread,
+            busy,
+            patience: Patience::new(config.head_timeout),
+            discarding: None,
+            is_stopping,
+            idle_grace: config.idle_grace,
+            leaving: None,
+        }
     }
 
-    /// Finishes what runs and takes nothing new.
+    /// The next response is the last one. hyper could end the connection, but would do so under a client that is about to
+    /// send, or whose last response did not say `close` because it has begun before.
     fn finish(&mut self) {
-        Pin::new(&mut self.hyper).graceful_shutdown();
+        self.is_stopping.set(true);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -139,10 +157,22 @@ impl Serving {
         if self.unread.is_in_use() {
             self.discard(cx);
         }
-        if sent && !self.is_busy() && self.patience.poll(self.wire.parsed(), cx).is_ready() {
-            return Poll::Ready(End::Late);
+        if sent && !self.is_busy() {
+            let is_late = self.patience.poll(self.wire.parsed(), cx).is_ready();
+            if is_late || self.poll_leave(cx).is_ready() {
+                return Poll::Ready(End::Late);
+            }
         }
         Poll::Pending
+    }
+
+    /// Waits, once the server stops, for the time that an idle connection is given for one more request.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_stopping.get() || self.wire.is_within_head() {
+            return Poll::Pending;
+        }
+        let Some(end) = self.patience.since().checked_add(self.idle_grace) else { return Poll::Pending };
+        self.leaving.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(cx)
     }
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
@@ -172,6 +202,7 @@ struct Answerer {
     wire: Wire,
     unread: Arc<Unread>,
     busy: Busy,
+    is_stopping: Rc<Cell<bool>>,
 }
 
 impl Service<hyper::Request<Incoming>> for Answerer {
@@ -185,7 +216,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         if let Some(refusal) = self.wire.next_verdict() {
             // Where the next request begins is unknown now, or would be a matter of opinion.
             self.unread.cut();
-            return Answering { reply: Guarded::new(refuse(refusal)), is_head, unread: None, busy: self.busy.clone() };
+            return self.answering(Guarded::new(refuse(refusal)), is_head, None);
         }
         let (body, unread) = if incoming.is_end_stream() {
             (Body::Empty, None)
@@ -211,8 +242,13 @@ impl Service<hyper::Request<Incoming>> for Answerer {
             params: Params::default(),
             root_len: 0,
         });
-        let reply = self.stack.answer(request);
-        Answering { reply, is_head, unread, busy: self.busy.clone() }
+        self.answering(self.stack.answer(request), is_head, unread)
+    }
+}
+
+impl Answerer {
+    fn answering(&self, reply: Guarded, is_head: bool, unread: Option<Arc<Unread>>) -> Answering {
+        Answering { reply, is_head, unread, busy: self.busy.clone(), is_stopping: self.is_stopping.clone() }
     }
 }
 
@@ -231,6 +267,7 @@ struct Answering {
     /// Where unread content is left, if the request came with content.
     unread: Option<Arc<Unread>>,
     busy: Busy,
+    is_stopping: Rc<Cell<bool>>,
 }
 
 impl Future for Answering {
@@ -240,7 +277,8 @@ impl Future for Answering {
         let mut response = ready!(Pin::new(&mut self.reply).poll(cx));
         conform(&mut response, self.is_head);
         // RFC 9112 §9.6: a response that ends the connection says so.
-        if self.unread.as_ref().is_some_and(|unread| unread.must_close()) {
+        let is_last = self.is_stopping.get() || self.unread.as_ref().is_some_and(|unread| unread.must_close());
+        if is_last && !says_close(&response) {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response.map(|body| {
@@ -248,6 +286,10 @@ impl Future for Answering {
             Outgoing { body, _busy: busy }
         })))
     }
+}
+
+fn says_close(response: &Response) -> bool {
+    response.headers().get_all(header::CONNECTION).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Response content, which keeps the connection busy for as long as it streams.

@@ -14,7 +14,7 @@ use httpy::{
     App, Body, Config, Error, Handler, Reply, Request, Response,
     listen::{MemoryConnector, memory},
     message::{Parts, text},
-    server::Server,
+    server::{Queued, Server},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -75,7 +75,7 @@ impl Served {
 
     /// Stops the server.
     pub(crate) async fn stop(self, grace: Duration) -> usize {
-        self.server.stop(grace).await
+        self.server.stop(grace, Queued::Served).await
     }
 }
 

@@ -30,6 +30,11 @@ impl Patience {
         self.limit
     }
 
+    /// Since when a head is waited for; now, if none was yet.
+    pub(super) fn since(&self) -> Instant {
+        self.since.unwrap_or_else(Instant::now)
+    }
+
     /// Waits for head number `head`. Call it whenever the task has nothing else to wait for; ready is too late.
     pub(super) fn poll(&mut self, head: u64, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();

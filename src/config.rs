@@ -22,6 +22,16 @@ pub struct Config {
     pub grace: Duration,
     /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
     pub backlog: u32,
+    /// Most open connections of one server; 0 is no limit. 10,000: idle ones hold up to 8 KiB each, so 80 MiB. Fewer where the
+    /// system grants fewer descriptors.
+    pub max_connections: usize,
+    /// Most open connections of one IPv4 address or IPv6 /64; 0 is no limit. 1,000: far above any client, and about what a
+    /// busy proxy keeps, while ten addresses are needed to fill a server. Clients without an address, and those of the machine
+    /// and its own networks, are not counted: see [`Network`](crate::conn::Network).
+    pub max_connections_per_address: usize,
+    /// Longest a connection may take to be set up before its first byte of HTTP (TLS). 10 s: several round trips to the far
+    /// end of the world, with packets lost.
+    pub handshake_timeout: Duration,
 }
 
 impl Default for Config {
@@ -34,6 +44,9 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(30),
             backlog: 2048,
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -38,7 +38,7 @@ use self::{
 use super::strict::{Limits, Refusal};
 use crate::{
     config::Config,
-    conn::{Connection, Cx, LocalFuture, Protocol},
+    conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     error::Error,
     handler::{Guarded, Reply, Stack},
     message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, text},
@@ -59,10 +59,11 @@ pub struct H1;
 impl Protocol<Stream> for H1 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
         Box::pin(async move {
-            let Cx { stack, config, signal } = cx;
-            let serving = Serving::new(connection, stack, &config);
+            let Cx { stack, config, signal, place } = cx;
+            let serving = Serving::new(connection, stack, &config, place.clone());
             let wire = serving.wire.clone();
             let end = signal.watch(serving, Serving::poll, Serving::finish).await;
+            place.renew(Standing::Resting);
             close(end, wire).await;
         })
     }
@@ -78,6 +79,9 @@ struct Serving {
     patience: Patience,
     /// How long unwanted content may take to come.
     discarding: Option<Pin<Box<Sleep>>>,
+    place: Rc<Place>,
+    /// How many heads were parsed when the place was last told.
+    stood: u64,
 }
 
 /// Counts by being cloned: the answerer holds one, [`Serving`] one, and so does a request until its response is at hand,
@@ -95,7 +99,7 @@ enum End {
 }
 
 impl Serving {
-    fn new(connection: Connection<Stream>, stack: Stack, config: &Config) -> Self {
+    fn new(connection: Connection<Stream>, stack: Stack, config: &Config, place: Rc<Place>) -> Self {
         let limits = Limits { max_target_bytes: config.max_target_bytes, max_head_bytes: config.max_head_bytes };
         let wire = Wire::new(connection.io, limits);
         let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
@@ -118,7 +122,16 @@ impl Serving {
             builder.max_headers(config.max_fields);
         }
         let hyper = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
-        Self { hyper, wire, unread, busy, patience: Patience::new(config.head_timeout), discarding: None }
+        Self {
+            hyper,
+            wire,
+            unread,
+            busy,
+            patience: Patience::new(config.head_timeout),
+            discarding: None,
+            place,
+            stood: 0,
+        }
     }
 
     /// Finishes what runs and takes nothing new.
@@ -139,7 +152,9 @@ impl Serving {
         if self.unread.is_in_use() {
             self.discard(cx);
         }
-        if sent && !self.is_busy() && self.patience.poll(self.wire.parsed(), cx).is_ready() {
+        let (is_busy, parsed) = (self.is_busy(), self.wire.parsed());
+        self.stand(!sent, is_busy, parsed);
+        if sent && !is_busy && self.patience.poll(parsed, cx).is_ready() {
             return Poll::Ready(End::Late);
         }
         Poll::Pending
@@ -147,7 +162,28 @@ impl Serving {
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
     fn is_busy(&self) -> bool {
-        Rc::strong_count(&self.busy) > 2 || Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
+        Rc::strong_count(&self.busy) > 2 || self.has_content()
+    }
+
+    /// Whether there is content that has not come, or was not read.
+    fn has_content(&self) -> bool {
+        Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
+    }
+
+    /// Tells the server what the connection does. Whether content is late by the client or by the handler can't be told.
+    fn stand(&mut self, is_unread: bool, is_busy: bool, parsed: u64) {
+        let standing = if is_unread || (is_busy && self.has_content()) {
+            Standing::Waiting
+        } else if is_busy {
+            Standing::Working
+        } else {
+            Standing::Resting
+        };
+        if std::mem::replace(&mut self.stood, parsed) == parsed {
+            self.place.set(standing);
+        } else {
+            self.place.renew(standing);
+        }
     }
 
     fn discard(&mut self, cx: &mut Context<'_>) {

@@ -32,6 +32,16 @@ pub struct Config {
     /// Longest a connection may take to be set up before its first byte of HTTP (TLS). 10 s: several round trips to the far
     /// end of the world, with packets lost.
     pub handshake_timeout: Duration,
+    /// Most requests that are being answered at the same time; 0 is no limit. 1,024: more than a machine can work on, so that
+    /// only those who wait for something else (a database, a timer) come near.
+    pub max_in_flight: usize,
+    /// Most requests that wait for one of these to end; more are 503. 1,024, another round.
+    pub max_queued: usize,
+    /// Longest they wait; longer is 503. 1 s: who comes late through a queue has often been given up on.
+    pub queue_timeout: Duration,
+    /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
+    /// application knows.
+    pub handler_timeout: Option<Duration>,
 }
 
 impl Default for Config {
@@ -47,6 +57,10 @@ impl Default for Config {
             max_connections: 10_000,
             max_connections_per_address: 1_000,
             handshake_timeout: Duration::from_secs(10),
+            max_in_flight: 1024,
+            max_queued: 1024,
+            queue_timeout: Duration::from_secs(1),
+            handler_timeout: None,
         }
     }
 }

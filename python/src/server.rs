@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 #[cfg(unix)]
 use crate::driver::Selector;
 use crate::{
+    call::Limits,
     chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
@@ -48,7 +49,7 @@ impl Core {
     #[pyo3(signature = (routes, config=None, /))]
     fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = read_config(py, config)?;
-        let handler = Paced(routes.build(py, "", config.max_body_bytes, &Chain::new())?);
+        let handler = Paced(routes.build(py, "", &Limits::new(&config), &Chain::new())?);
         Ok(Self {
             handler: Arc::new(handler),
             config,
@@ -200,6 +201,13 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             "head_timeout" => config.head_timeout = seconds()?,
             "grace" => config.grace = seconds()?,
             "backlog" => config.backlog = u32::try_from(size()?).map_err(|_| wrong("smaller"))?,
+            "max_connections" => config.max_connections = narrow(size()?)?,
+            "max_connections_per_address" => config.max_connections_per_address = narrow(size()?)?,
+            "handshake_timeout" => config.handshake_timeout = seconds()?,
+            "max_in_flight" => config.max_in_flight = narrow(size()?)?,
+            "max_queued" => config.max_queued = narrow(size()?)?,
+            "queue_timeout" => config.queue_timeout = seconds()?,
+            "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
     }
@@ -218,5 +226,12 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("head_timeout", config.head_timeout.as_secs_f64())?;
     values.set_item("grace", config.grace.as_secs_f64())?;
     values.set_item("backlog", config.backlog)?;
+    values.set_item("max_connections", config.max_connections)?;
+    values.set_item("max_connections_per_address", config.max_connections_per_address)?;
+    values.set_item("handshake_timeout", config.handshake_timeout.as_secs_f64())?;
+    values.set_item("max_in_flight", config.max_in_flight)?;
+    values.set_item("max_queued", config.max_queued)?;
+    values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
+    values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
     Ok(values)
 }

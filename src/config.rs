@@ -22,7 +22,7 @@ pub struct Config {
     pub grace: Duration,
     /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
     pub backlog: u32,
-    /// Most open connections of one server; 0 is no limit. 10,000: idle ones hold up to 8 KiB each, so 80 MiB. Fewer where the
+    /// Most open connections of one server; 0 is no limit. 10,000: 100 MiB or so if all of them are idle. Fewer where the
     /// system grants fewer descriptors.
     pub max_connections: usize,
     /// Most open connections of one IPv4 address or IPv6 /64; 0 is no limit. 1,000: far above any client, and about what a

@@ -47,6 +47,10 @@ use crate::{
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// How much of a response a client has to take before its connection counts as one that gets on, and goes to the end of the
+/// line of those that make room for others. 64 KiB, a socket buffer's worth: clients that only pretend to read take bytes.
+const PROGRESS_BYTES: u64 = 64 * 1024;
+
 /// How long a refused client's bytes are still read, so that it gets to see why. 5 s, as nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -80,8 +84,8 @@ struct Serving {
     /// How long unwanted content may take to come.
     discarding: Option<Pin<Box<Sleep>>>,
     place: Rc<Place>,
-    /// How many heads were parsed when the place was last told.
-    stood: u64,
+    /// What the place was last told of.
+    progress: u64,
 }
 
 /// Counts by being cloned: the answerer holds one, [`Serving`] one, and so does a request until its response is at hand,
@@ -130,7 +134,7 @@ impl Serving {
             patience: Patience::new(config.head_timeout),
             discarding: None,
             place,
-            stood: 0,
+            progress: 0,
         }
     }
 
@@ -179,7 +183,9 @@ impl Serving {
         } else {
             Standing::Resting
         };
-        if std::mem::replace(&mut self.stood, parsed) == parsed {
+        // Also a client that reads, however long a response may be, gets on.
+        let progress = parsed + self.wire.taken() / PROGRESS_BYTES;
+        if std::mem::replace(&mut self.progress, progress) == progress {
             self.place.set(standing);
         } else {
             self.place.renew(standing);

@@ -211,6 +211,26 @@ fn a_client_that_does_not_read_makes_room() {
     });
 }
 
+/// However long its response is, and however often the server has to wait for it.
+#[test]
+fn of_clients_that_read_the_one_that_reads_on_is_kept() {
+    run(async || {
+        let served = serve_with(at_most(2), at_leisure);
+        let (mut reads, mut stops) = (served.connect(), served.connect());
+        for client in [&mut reads, &mut stops] {
+            client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            settle().await;
+        }
+        reads.read_exactly(200_000).await;
+        settle().await;
+
+        assert!(is_answered(&mut served.connect()).await);
+
+        reads.read_exactly((1 << 20) - 200_000).await;
+        assert!(stops.rest().await.len() < 1 << 20);
+    });
+}
+
 /// Refused, and still sending: the connection is only kept so that its client gets to see why.
 #[test]
 fn a_connection_that_is_about_to_close_makes_room() {

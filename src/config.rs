@@ -28,6 +28,26 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
     pub backlog: u32,
+    /// Most open connections of one server; 0 is no limit. 10,000: 100 MiB or so if all of them are idle. Fewer where the
+    /// system grants fewer descriptors.
+    pub max_connections: usize,
+    /// Most open connections of one IPv4 address or IPv6 /64; 0 is no limit. 1,000: far above any client, and about what a
+    /// busy proxy keeps, while ten addresses are needed to fill a server. Clients without an address, and those of the machine
+    /// and its own networks, are not counted: see [`Network`](crate::conn::Network).
+    pub max_connections_per_address: usize,
+    /// Longest a connection may take to be set up before its first byte of HTTP (TLS). 10 s: several round trips to the far
+    /// end of the world, with packets lost.
+    pub handshake_timeout: Duration,
+    /// Most requests that are being answered at the same time; 0 is no limit. 1,024: more than a machine can work on, so that
+    /// only those who wait for something else (a database, a timer) come near.
+    pub max_in_flight: usize,
+    /// Most requests that wait for one of these to end; more are 503. 1,024, another round.
+    pub max_queued: usize,
+    /// Longest they wait; longer is 503. 1 s: who comes late through a queue has often been given up on.
+    pub queue_timeout: Duration,
+    /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
+    /// application knows.
+    pub handler_timeout: Option<Duration>,
 }
 
 impl Default for Config {
@@ -42,6 +62,13 @@ impl Default for Config {
             idle_grace: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(10),
             backlog: 2048,
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            max_in_flight: 1024,
+            max_queued: 1024,
+            queue_timeout: Duration::from_secs(1),
+            handler_timeout: None,
         }
     }
 }

@@ -15,6 +15,8 @@ pub mod error;
 pub mod handler;
 pub mod listen;
 pub mod message;
+pub mod middleware;
+mod platform;
 pub mod proto;
 pub mod route;
 pub mod server;

@@ -407,7 +407,7 @@ class Endpoint:
     in logs, as `module.function`.
 
     Raises:
-        ValueError: if kind or status is none.
+        ValueError: if kind or status is none, or `timeout` is negative.
     """
     def __new__(
         cls,
@@ -420,6 +420,7 @@ class Endpoint:
         status: int = 200,
         stream: bool = False,
         max_body_bytes: int | None = None,
+        timeout: float | None = None,
         label: str = ...,
         middleware: Sequence[Any] = ...,
     ) -> Self: ...

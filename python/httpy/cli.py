@@ -37,6 +37,13 @@ _MEANINGS = {
     "idle_grace": "when stopping, how long an idle connection is kept for one more request, in seconds",
     "shutdown_timeout": "longest the app's shutdown may take, in seconds",
     "backlog": "connections the system may queue before they are accepted",
+    "max_connections": "most open connections; then idle ones are closed for new ones; 0 is no limit",
+    "max_connections_per_address": "most open connections of one public address; more are closed; 0 is no limit",
+    "handshake_timeout": "longest a connection may take to be set up, in seconds",
+    "max_in_flight": "most requests that are answered at the same time; 0 is no limit",
+    "max_queued": "most requests that wait for one of these to end; more are 503",
+    "queue_timeout": "longest they wait, in seconds; longer is 503",
+    "handler_timeout": "longest a handler may take to answer, in seconds; longer is 503; 0 is no limit",
 }
 
 

@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 #[cfg(unix)]
 use crate::driver::Selector;
 use crate::{
+    call::Limits,
     chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
@@ -60,7 +61,7 @@ impl Core {
     fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let count = Arc::<Count>::default();
-        let handler = Paced { handler: routes.build(py, "", config.max_body_bytes, &Chain::new())?, count: count.clone() };
+        let handler = Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
         Ok(Self {
             count,
             handler: Arc::new(handler),
@@ -312,6 +313,13 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             "idle_grace" => config.idle_grace = seconds()?,
             "shutdown_timeout" => config.shutdown_timeout = seconds()?,
             "backlog" => config.backlog = u32::try_from(size()?).map_err(|_| wrong("smaller"))?,
+            "max_connections" => config.max_connections = narrow(size()?)?,
+            "max_connections_per_address" => config.max_connections_per_address = narrow(size()?)?,
+            "handshake_timeout" => config.handshake_timeout = seconds()?,
+            "max_in_flight" => config.max_in_flight = narrow(size()?)?,
+            "max_queued" => config.max_queued = narrow(size()?)?,
+            "queue_timeout" => config.queue_timeout = seconds()?,
+            "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
     }
@@ -351,6 +359,13 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("idle_grace", config.idle_grace.as_secs_f64())?;
     values.set_item("shutdown_timeout", config.shutdown_timeout.as_secs_f64())?;
     values.set_item("backlog", config.backlog)?;
+    values.set_item("max_connections", config.max_connections)?;
+    values.set_item("max_connections_per_address", config.max_connections_per_address)?;
+    values.set_item("handshake_timeout", config.handshake_timeout.as_secs_f64())?;
+    values.set_item("max_in_flight", config.max_in_flight)?;
+    values.set_item("max_queued", config.max_queued)?;
+    values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
+    values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
     Ok(values)
 }
 

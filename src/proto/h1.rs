@@ -39,7 +39,7 @@ use self::{
 use super::strict::{Limits, Refusal};
 use crate::{
     config::Config,
-    conn::{Connection, Cx, LocalFuture, Protocol},
+    conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     error::Error,
     handler::{Guarded, Reply, Stack},
     message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, text},
@@ -47,6 +47,10 @@ use crate::{
 
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How much of a response a client has to take before its connection counts as one that gets on, and goes to the end of the
+/// line of those that make room for others. 64 KiB, a socket buffer's worth: clients that only pretend to read take bytes.
+const PROGRESS_BYTES: u64 = 64 * 1024;
 
 /// How long a refused client's bytes are still read, so that it gets to see why. 5 s, as nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
@@ -60,10 +64,11 @@ pub struct H1;
 impl Protocol<Stream> for H1 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
         Box::pin(async move {
-            let Cx { stack, config, signal } = cx;
-            let serving = Serving::new(connection, stack, &config);
+            let Cx { stack, config, signal, place } = cx;
+            let serving = Serving::new(connection, stack, &config, place.clone());
             let wire = serving.wire.clone();
             let end = signal.watch(serving, Serving::poll, Serving::finish).await;
+            place.renew(Standing::Resting);
             close(end, wire).await;
         })
     }
@@ -83,6 +88,9 @@ struct Serving {
     idle_grace: Duration,
     /// When an idle connection closes because the server stops.
     leaving: Option<Pin<Box<Sleep>>>,
+    place: Rc<Place>,
+    /// What the place was last told of.
+    progress: u64,
 }
 
 /// Counts by being cloned: the answerer holds one, [`Serving`] one, and so does a request until its response is at hand,
@@ -100,7 +108,7 @@ enum End {
 }
 
 impl Serving {
-    fn new(connection: Connection<Stream>, stack: Stack, config: &Config) -> Self {
+    fn new(connection: Connection<Stream>, stack: Stack, config: &Config, place: Rc<Place>) -> Self {
         let limits = Limits { max_target_bytes: config.max_target_bytes, max_head_bytes: config.max_head_bytes };
         let wire = Wire::new(connection.io, limits);
         let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
@@ -135,6 +143,8 @@ impl Serving {
             is_stopping,
             idle_grace: config.idle_grace,
             leaving: None,
+            place,
+            progress: 0,
         }
     }
 
@@ -157,8 +167,10 @@ impl Serving {
         if self.unread.is_in_use() {
             self.discard(cx);
         }
-        if sent && !self.is_busy() {
-            let is_late = self.patience.poll(self.wire.parsed(), cx).is_ready();
+        let (is_busy, parsed) = (self.is_busy(), self.wire.parsed());
+        self.stand(!sent, is_busy, parsed);
+        if sent && !is_busy {
+            let is_late = self.patience.poll(parsed, cx).is_ready();
             if is_late || self.poll_leave(cx).is_ready() {
                 return Poll::Ready(End::Late);
             }
@@ -177,7 +189,30 @@ impl Serving {
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
     fn is_busy(&self) -> bool {
-        Rc::strong_count(&self.busy) > 2 || Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
+        Rc::strong_count(&self.busy) > 2 || self.has_content()
+    }
+
+    /// Whether there is content that has not come, or was not read.
+    fn has_content(&self) -> bool {
+        Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
+    }
+
+    /// Tells the server what the connection does. Whether content is late by the client or by the handler can't be told.
+    fn stand(&mut self, is_unread: bool, is_busy: bool, parsed: u64) {
+        let standing = if is_unread || (is_busy && self.has_content()) {
+            Standing::Waiting
+        } else if is_busy {
+            Standing::Working
+        } else {
+            Standing::Resting
+        };
+        // Also a client that reads, however long a response may be, gets on.
+        let progress = parsed + self.wire.taken() / PROGRESS_BYTES;
+        if std::mem::replace(&mut self.progress, progress) == progress {
+            self.place.set(standing);
+        } else {
+            self.place.renew(standing);
+        }
     }
 
     fn discard(&mut self, cx: &mut Context<'_>) {

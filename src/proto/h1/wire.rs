@@ -49,6 +49,8 @@ struct State {
     /// Whether bytes were read since the connection's task began this poll.
     has_news: bool,
     ended: bool,
+    /// How many bytes the client took.
+    taken: u64,
 }
 
 impl Wire {
@@ -63,6 +65,7 @@ impl Wire {
             is_full: false,
             has_news: false,
             ended: false,
+            taken: 0,
         })))
     }
 
@@ -86,6 +89,11 @@ impl Wire {
     /// How many heads were parsed.
     pub(super) fn parsed(&self) -> u64 {
         self.0.borrow().parsed
+    }
+
+    /// How many bytes the client has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.0.borrow().taken
     }
 
     /// Whether a request head has begun and not ended.
@@ -120,7 +128,10 @@ impl State {
         while self.written < self.gathered.len() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.written += n,
+                n => {
+                    self.written += n;
+                    self.taken += n as u64;
+                }
             }
         }
         self.gathered.clear();
@@ -139,7 +150,9 @@ impl State {
             self.gathered.extend_from_slice(bytes);
             bytes.len()
         } else {
-            ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?
+            let taken = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+            self.taken += taken as u64;
+            taken
         };
         self.is_full = false;
         Poll::Ready(Ok(taken))

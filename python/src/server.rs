@@ -61,7 +61,8 @@ impl Core {
     fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let count = Arc::<Count>::default();
-        let handler = Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
+        let handler =
+            Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
         Ok(Self {
             count,
             handler: Arc::new(handler),
@@ -306,9 +307,14 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
         match &*name {
             "max_target_bytes" => config.max_target_bytes = narrow(size()?)?,
             "max_head_bytes" => config.max_head_bytes = narrow(size()?)?,
+            "max_field_bytes" => config.max_field_bytes = narrow(size()?)?,
             "max_fields" => config.max_fields = narrow(size()?)?,
             "max_body_bytes" => config.max_body_bytes = size()?,
+            "keep_alive_timeout" => config.keep_alive_timeout = seconds()?,
             "head_timeout" => config.head_timeout = seconds()?,
+            "body_min_rate" => config.body_min_rate = size()?,
+            "body_timeout" => config.body_timeout = seconds()?,
+            "write_timeout" => config.write_timeout = seconds()?,
             "grace" => config.grace = seconds()?,
             "idle_grace" => config.idle_grace = seconds()?,
             "shutdown_timeout" => config.shutdown_timeout = seconds()?,
@@ -352,9 +358,14 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let values = PyDict::new(py);
     values.set_item("max_target_bytes", config.max_target_bytes)?;
     values.set_item("max_head_bytes", config.max_head_bytes)?;
+    values.set_item("max_field_bytes", config.max_field_bytes)?;
     values.set_item("max_fields", config.max_fields)?;
     values.set_item("max_body_bytes", config.max_body_bytes)?;
+    values.set_item("keep_alive_timeout", config.keep_alive_timeout.as_secs_f64())?;
     values.set_item("head_timeout", config.head_timeout.as_secs_f64())?;
+    values.set_item("body_min_rate", config.body_min_rate)?;
+    values.set_item("body_timeout", config.body_timeout.as_secs_f64())?;
+    values.set_item("write_timeout", config.write_timeout.as_secs_f64())?;
     values.set_item("grace", config.grace.as_secs_f64())?;
     values.set_item("idle_grace", config.idle_grace.as_secs_f64())?;
     values.set_item("shutdown_timeout", config.shutdown_timeout.as_secs_f64())?;

@@ -138,6 +138,6 @@ fn a_protocol_that_panics_ends_its_connection_and_no_other() {
         assert!(is_answered(&mut served.connect()).await);
         let said = r#"ERROR a panic ended its connection kind="bug" panic="a bug in a protocol""#;
         assert_eq!(log.with("panic"), [said]);
-        assert_eq!(served.stop(std::time::Duration::from_secs(1)).await, 0, "it is not waited for");
+        assert_eq!(served.stop(std::time::Duration::from_secs(5)).await, 0, "it is not waited for");
     });
 }

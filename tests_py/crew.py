@@ -56,7 +56,7 @@ class Crew:
 
     def serves(self) -> Crew:
         """Waits until it says where it is."""
-        self.port = int(self.hears(r"serves crew on .*http://[\d.]+:(\d+)")[1])
+        self.port = int(self.hears(r"serves [^ ]+ on .*http://[\d.]+:(\d+)")[1])
         return self
 
     def hears(self, pattern: str, count: int = 1) -> re.Match[str]:

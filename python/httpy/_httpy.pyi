@@ -137,7 +137,7 @@ class Request:
         """The path as it was sent."""
     @property
     def root_path(self) -> str:
-        """The path the mounts on the way have taken."""
+        """The path that a proxy and the mounts on the way have taken."""
     @property
     def query_string(self) -> bytes:
         """The query as it was sent, without the `?`."""
@@ -430,7 +430,8 @@ class Context:
     """What all endpoints of one app share.
 
     The app object, state, and how errors are answered: `on_error` is called with the request and the exception;
-    `statuses` are those of HTTPy's own refusals it wants to see as well.
+    `statuses` are those of HTTPy's own refusals it wants to see as well. `root_path` is what a proxy has taken away
+    from the beginning of paths, percent-encoded.
     """
     def __new__(
         cls,
@@ -438,6 +439,7 @@ class Context:
         *,
         on_error: Callable[[Request, BaseException], Any] | None = None,
         statuses: Sequence[int] = ...,
+        root_path: str = ...,
     ) -> Self: ...
     def set_state(self, values: Mapping[str, Any], /) -> None:
         """Sets what appears on every request's `state`."""
@@ -577,7 +579,14 @@ class Core:
     Raises:
         ConfigError: if a name or a value is wrong.
     """
-    def __new__(cls, routes: Routes, config: Mapping[str, Any] | None = None, /) -> Self: ...
+    def __new__(
+        cls,
+        routes: Routes,
+        config: Mapping[str, Any] | None = None,
+        /,
+        *,
+        access_log: AccessLog | None = None,
+    ) -> Self: ...
     def bind(self, host: str, port: int, /) -> int:
         """Binds a TCP address and returns its port.
 
@@ -616,25 +625,60 @@ class Core:
     def close(self) -> None:
         """Ends the thread driver's runtime; the selector's ends with its loop."""
 
+@final
+class AccessLog:
+    """A line for every request, to standard output or the end of a file.
+
+    Written by a thread of its own, without Python; when that does not keep up, lines are dropped and counted.
+
+    Args:
+        path: The file, which is opened anew when it was renamed. None is standard output.
+        format: "text" is the combined log format and the seconds it took; "json" is an object on each line.
+
+    Raises:
+        ConfigError: if it can't be written there.
+    """
+    def __new__(cls, path: str | None = None, *, format: Literal["text", "json"] = "text") -> Self: ...
+    def flush(self) -> bool:
+        """Waits until what was logged is written, a second at most, and returns whether it is."""
+
+@final
+class Watch:
+    """Says which files in folders have changed.
+
+    Args:
+        folders: The folders, watched with those below them.
+        include: Patterns with `*` and `?` of the files that are wanted: of names, or with a slash of paths below the
+            folder.
+        exclude: Such patterns of files and folders that are not. A virtual environment never is.
+
+    Raises:
+        ConfigError: if a folder is not there, or the system allows no more watches.
+    """
+    def __new__(cls, folders: Sequence[str], include: Sequence[str], exclude: Sequence[str], /) -> Self: ...
+    def wait(self, timeout: float | None = None, /) -> list[str]:
+        """Waits for changes, at most so many seconds, and returns the paths of the files, sorted.
+
+        Signals are handled meanwhile. Nothing has changed if it is empty. Several changes that come together are
+        told together.
+        """
+
 def defaults() -> dict[str, Any]:
     """Every configuration value with its default.
 
     Sizes in bytes, times in seconds.
     """
 
+def forward_logs(level: int, /) -> None:
+    """Has the core's events handed to the loggers `httpy.*`: those of at least this level, in the numbers of `logging`.
+
+    For the whole process; may be called again.
+    """
+
 def end_after_hangup(descriptor: int, seconds: float, status: int, /) -> None:
     """Ends this process some seconds after the other end of a socket was closed, whatever runs in it.
 
     Not on Windows.
-    """
-
-def listen(host: str, port: int, backlog: int, /, *, reuse_port: bool = False) -> int:
-    """Binds a TCP address and returns the descriptor of a socket that listens there.
-
-    With `reuse_port`, others that say so too may listen on the same port (`SO_REUSEPORT`).
-
-    Raises:
-        ConfigError: if the host is not an address or the port can't be had.
     """
 
 def supervision_defaults() -> dict[str, Any]:
@@ -664,4 +708,13 @@ def json_loads(data: bytes | bytearray | memoryview | str, /) -> Any:
 
     Raises:
         ValueError: if it is not JSON (RFC 8259), with line and column; or deeper than 256 levels.
+    """
+
+def read_toml(text: str, /) -> dict[str, Any]:
+    """Reads a TOML document.
+
+    Dates and times stay text.
+
+    Raises:
+        ConfigError: if it is not TOML, with the line.
     """

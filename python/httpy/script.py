@@ -16,12 +16,8 @@ from collections.abc import Mapping
 from types import CodeType, ModuleType
 from typing import Any, Optional
 
-from . import _httpy
-from .config import split_config
 from .errors import ConfigError
-from .handover import find_predecessor
-from .server import listen
-from .supervisor import Supervisor, Target
+from .supervisor import Target
 
 _MAIN = "__main__"
 _COPY = "__mp_main__"
@@ -45,40 +41,6 @@ def stop_search(app: Any) -> None:
     """Ends the script that is being run to find its app. Without effect elsewhere."""
     if _is_searching:
         raise _Found(app)
-
-
-def run_workers(app: Any, caller: Mapping[str, Any], host: str, port: int, values: Mapping[str, Any]) -> None:
-    """Serves a script's app with workers.
-
-    Args:
-        app: The app.
-        caller: The variables of the module in which `app.run` is called.
-        host: The address or host name to listen on.
-        port: The port.
-        values: What `Server` is configured with, and the supervisor's settings.
-
-    Raises:
-        ConfigError: if a value is wrong, the port can't be had, or a worker could not find the app.
-        SystemExit: if workers could not start; they have said why.
-    """
-    settings = {name: values[name] for name in values if name in _httpy.supervision_defaults()}
-    config = {name: values[name] for name in values if name not in settings}
-    split_config(config)
-    target = target_of(app, caller)
-    # Left there by the process that this one takes over from. Settings of the program are not read here.
-    predecessor = find_predecessor(os.environ)
-    if predecessor is not None:
-        sockets, shared = predecessor.sockets, predecessor.shared
-    else:
-        backlog = config.get("backlog", _httpy.defaults()["backlog"])
-        reuse_port = bool(settings.get("reuse_port", False))
-        sockets, shared = [listen(host, port, backlog, reuse_port=reuse_port)], False
-    supervisor = Supervisor(
-        target, sockets=sockets, shared=shared, predecessor=predecessor, config=config, **settings
-    )
-    status = supervisor.run()
-    if status:
-        raise SystemExit(status)
 
 
 def target_of(app: Any, caller: Mapping[str, Any]) -> Target:

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _httpy
-from .config import split_config
+from .banner import banner
+from .config import LOG_FORMATS, read_root_path, split_config
 from .errors import ConfigError
 from .lifespan import ends_within
+from .logs import forward
 from .loops import driver_name, new_loop, run_to_end, runtime_of
 from .signals import STOP_SIGNALS, LastResort, stop_on_signals
 from .urls import http_url, url_of
@@ -46,6 +49,10 @@ class Server:
             them over: it closes them when it stops accepting, and so starts only once. Defaults to none.
         shared: Whether other processes may hold these sockets too. If not, the server can have the system refuse
             connections while it takes those that came before. Defaults to True.
+        access_log: Whether every request is a line on standard output, or the path of a file to have these lines at
+            its end. Defaults to False.
+        log_format: "text" or "json", for the access log. Defaults to "text".
+        root_path: What a proxy takes away from the beginning of paths before it asks. Defaults to nothing.
         **config: Limits and the like, as of `App.run`; `loop` is "auto", "selector", "thread" or "uvloop".
 
     Raises:
@@ -64,6 +71,9 @@ class Server:
         port: int = 8000,
         sockets: Sequence[socket.socket] = (),
         shared: bool = True,
+        access_log: Union[bool, str] = False,
+        log_format: str = "text",
+        root_path: str = "",
         **config: Any,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
@@ -80,6 +90,14 @@ class Server:
         self._shared = shared
         # Where the sockets listen: they are gone when it is asked for.
         self._urls = [url_of(one) for one in self._sockets]
+        if log_format not in LOG_FORMATS:
+            raise ConfigError(f"log_format is one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
+        self._access_log = access_log
+        self._log_format = log_format
+        try:
+            self._root_path = read_root_path(root_path)
+        except ValueError as error:
+            raise ConfigError(f"root_path is {error}, not {root_path!r}") from None
         self._choice, self._config = split_config(config)
         self._lock = threading.Lock()
         self._is_used = False
@@ -293,10 +311,12 @@ class Server:
         self._loop, self._stop_wanted = loop, asyncio.Event()
         core: Optional[_httpy.Core] = None
         try:
-            with self._app._served():
-                routes, contexts = self._app._native()
-                core = _httpy.Core(routes, self._config)
+            with self._app._served(self._root_path):
+                routes, contexts = self._app._native(self._root_path)
+                access_log = self._open_access_log()
+                core = _httpy.Core(routes, self._config, access_log=access_log)
                 self._listen(core)
+                forward()
                 observer.starting(core)
                 async with ends_within(self._shutdown_limit(), self._app._live(contexts)):
                     core.start(runtime_of(loop), loop)
@@ -313,11 +333,19 @@ class Server:
                             await self._drain(core)
                         finally:
                             core.close()
+                            if access_log is not None:
+                                access_log.flush()
                             on_drained()
         finally:
             # It belongs to this thread; a failure's traceback would carry it to another.
             core = None
             self._release()
+
+    def _open_access_log(self) -> Optional[_httpy.AccessLog]:
+        if self._access_log is False:
+            return None
+        path = None if self._access_log is True else os.fspath(self._access_log)
+        return _httpy.AccessLog(path, format="json" if self._log_format == "json" else "text")
 
     def _shutdown_limit(self) -> float:
         given = self._config.get("shutdown_timeout")
@@ -395,12 +423,7 @@ class Observer:
 
 class _Announcer(Observer):
     def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
-        print(
-            f"HTTPy {_httpy.__version__} serves {server._app.title} on {', '.join(server.urls)} "
-            f"(loop: {driver_name(loop)}; Ctrl-C stops)",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(banner(server._app.title, server.urls, driver=driver_name(loop)), file=sys.stderr, flush=True)
 
 
 class _Notifying(Observer):
@@ -440,15 +463,6 @@ class _Accepting(Observer):
 
     def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._future.set_result(None)
-
-
-def listen(host: str, port: int, backlog: int, *, reuse_port: bool = False) -> socket.socket:
-    """Returns a socket that listens on an address or a host name.
-
-    Raises:
-        ConfigError: if it can't be had.
-    """
-    return socket.socket(fileno=_httpy.listen(_address(host), port, backlog, reuse_port=reuse_port))
 
 
 def _is_in_loop() -> bool:

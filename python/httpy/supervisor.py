@@ -95,8 +95,12 @@ class Supervisor:
             themselves (`title`, `loop`). Defaults to a line on standard error.
         command: The program and arguments that start this program again, and its directory, for SIGUSR2. Defaults to
             those it was started with, and the directory it is in now.
+        report: Called with the text of why a worker could not start. Defaults to printing it on standard error.
         predecessor: The process whose sockets these were, if it was SIGUSR2 that started this one.
         **settings: `worker_timeout`, `max_requests`, `max_rss`, `recycle_jitter`, `reuse_port`.
+
+    Attributes:
+        is_succeeded: Whether another process has taken over, with the sockets.
 
     Raises:
         ConfigError: if a value is wrong.
@@ -112,6 +116,7 @@ class Supervisor:
         config: Optional[Mapping[str, Any]] = None,
         notifier: Optional[Notifier] = None,
         on_ready: Optional[Callable[[Mapping[str, Any]], None]] = None,
+        report: Optional[Callable[[str], None]] = None,
         command: Optional[tuple[Sequence[str], str]] = None,
         predecessor: Optional[Predecessor] = None,
         **settings: Any,
@@ -165,11 +170,18 @@ class Supervisor:
         self._predecessor = predecessor
         self._successor: Optional[Successor] = None
         self._pending: collections.deque[int] = collections.deque()
+        self.is_succeeded = False
         self._is_up = self._is_reloading = self._is_stopping = False
         self._stops = 0
         self._status = 0
+        self._report_text = report or _print
         self._reported = ""
         self._next_alive = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many workers are wanted."""
+        return len(self._slots)
 
     def run(self) -> int:
         """Serves until SIGINT or SIGTERM, from the main thread.
@@ -332,6 +344,7 @@ class Supervisor:
             )
             self._share_sockets("sole")
             return
+        self.is_succeeded = True
         _log("info", "process %d has taken over", successor.pid)
         if self._notifier is not None:
             self._notifier.main_process(successor.pid)
@@ -407,7 +420,7 @@ class Supervisor:
         """Says why a worker could not start; once, however often that happens."""
         if text != self._reported:
             self._reported = text
-            print(text, file=sys.stderr, flush=True)
+            self._report_text(text)
 
     # -- what is to be done ----------------------------------------------------------------------------------------
 
@@ -616,6 +629,10 @@ def own_command() -> tuple[list[str], str]:
     # Python 3.9: a package that is run with -m is known by its `__main__` module.
     program = ["-m", spec.name.removesuffix(".__main__")] if spec else [sys.argv[0]]
     return [sys.executable, *python_flags(), *program, *sys.argv[1:]], os.getcwd()
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _log(level: str, message: str, *values: Any) -> None:

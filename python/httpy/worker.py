@@ -1,6 +1,6 @@
 """A worker, as it sees itself: a process that serves an app from sockets it was given, and is looked after.
 
-`python -m httpy.worker SOCKETS` is started by a supervisor, and tells it by lines (`lines.py`)::
+`python -m httpy.work SOCKETS` is started by a supervisor, and tells it by lines (`lines.py`)::
 
     {"ready": {...}}                     accepts connections
     {"failed": text, "status": number}   could not start; text says why
@@ -30,7 +30,6 @@ import random
 import signal
 import sys
 import threading
-import traceback
 from typing import Any, Optional
 
 from . import _httpy
@@ -40,6 +39,7 @@ from .lines import Lines
 from .loops import driver_name
 from .server import Observer, Server
 from .signals import LastResort
+from .tracebacks import own_traceback
 
 # How often the loop shows that it is not stuck: a quarter of the time after which it counts as stuck, at most 2 s.
 _BEATS = 4
@@ -84,8 +84,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
         return _fail(lines, f"httpy: error: {error}", 2)
     except SystemExit as error:
         return _fail(lines, f"httpy: error: the app ended the process with status {error.code!r}", 1)
-    except BaseException:
-        return _fail(lines, traceback.format_exc().rstrip(), 1)
+    except BaseException as error:
+        return _fail(lines, own_traceback(error), 1)
     # Threads that don't end must not keep the process.
     LastResort(_EXIT_S).start()
     return 0
@@ -201,7 +201,3 @@ def resident_bytes() -> int:
         raise ConfigError("max_rss needs Linux, macOS or another Unix") from None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -37,7 +37,7 @@ class WorkerProcess:
     def __init__(self, sockets: Sequence[socket.socket], work: dict[str, Any], generation: int) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, *python_flags(), "-m", "httpy.worker"]
+            command = [sys.executable, *python_flags(), "-m", "httpy.work"]
             self._process = spawn(command, [theirs, *sockets])
         self._lines = Lines(ours)
         self._lines.send_object(work)

@@ -12,6 +12,7 @@ pub(crate) struct Context {
     app: Py<PyAny>,
     on_error: Option<Py<PyAny>>,
     statuses: Vec<u16>,
+    root_path: String,
     state: Mutex<Option<Py<PyDict>>>,
     is_stopping: AtomicBool,
 }
@@ -29,6 +30,11 @@ impl Context {
     /// Whether the application answers this status itself when HTTPy would.
     pub(crate) fn answers(&self, status: u16) -> bool {
         self.statuses.contains(&status)
+    }
+
+    /// What a proxy has taken away from the beginning of paths.
+    pub(crate) fn root_path(&self) -> &str {
+        &self.root_path
     }
 
     /// Whether the server stops.
@@ -55,12 +61,13 @@ pub(crate) struct PyContext(pub(crate) Arc<Context>);
 #[pymethods]
 impl PyContext {
     #[new]
-    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new()))]
-    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>) -> Self {
+    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new(), root_path=String::new()))]
+    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>, root_path: String) -> Self {
         Self(Arc::new(Context {
             app,
             on_error,
             statuses,
+            root_path,
             state: Mutex::new(None),
             is_stopping: AtomicBool::new(false),
         }))

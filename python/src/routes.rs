@@ -123,7 +123,10 @@ impl Routes {
             return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
         let chain = Arc::new(outer.with_app(py, &self.context, &self.middleware));
-        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&chain, limits));
+        let mut router = Router::new()
+            .redirect_slashes(self.redirect_slashes)
+            .root_path(self.context.root_path())
+            .refuse(self.refusal(&chain, limits));
         let entries = self.lock();
         for (methods, pattern, endpoint) in &entries.endpoints {
             let callable = endpoint.get().on_route(py, pattern, prefix, limits, &chain)?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use httpy::{
-    App, Config, Handler, Reply, Request,
+    App, Config, Handler, Middleware, Reply, Request,
     config::Supervision,
     listen::Listening,
     server::{Queued, deadline},
@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 #[cfg(unix)]
 use crate::driver::Selector;
 use crate::{
+    access_log::AccessLog,
     call::Limits,
     chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
@@ -39,6 +40,8 @@ use crate::{
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Core {
     handler: Arc<dyn Handler>,
+    /// Around the handler, outermost first.
+    middleware: Vec<Arc<dyn Middleware>>,
     config: Config,
     listeners: Mutex<Vec<Listening>>,
     /// The thread driver's; the selector's belongs to the selector.
@@ -57,8 +60,13 @@ struct Stop {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (routes, config=None, /))]
-    fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    #[pyo3(signature = (routes, config=None, /, *, access_log=None))]
+    fn new(
+        py: Python<'_>,
+        routes: &Routes,
+        config: Option<&Bound<'_, PyDict>>,
+        access_log: Option<&AccessLog>,
+    ) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let count = Arc::<Count>::default();
         let handler =
@@ -66,6 +74,7 @@ impl Core {
         Ok(Self {
             count,
             handler: Arc::new(handler),
+            middleware: access_log.map(AccessLog::middleware).into_iter().collect(),
             config,
             listeners: Mutex::default(),
             thread: Mutex::default(),
@@ -79,8 +88,7 @@ impl Core {
     #[pyo3(signature = (host, port, /))]
     fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
         let address = SocketAddr::new(read_address(py, host)?, port);
-        let socket =
-            Listening::tcp(address, self.config.backlog, false).map_err(|error| errors::from_core(py, &error))?;
+        let socket = Listening::tcp(address, self.config.backlog).map_err(|error| errors::from_core(py, &error))?;
         let port = socket.port().unwrap_or(port);
         lock(&self.listeners).push(socket);
         Ok(port)
@@ -166,7 +174,7 @@ impl Core {
 
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
-        let (handler, config) = (self.handler.clone(), self.config.clone());
+        let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
         let sockets: Vec<Listening> = lock(&self.listeners).drain(..).collect();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
@@ -177,7 +185,8 @@ impl Core {
                     return;
                 }
             };
-            let server = App::new(handler).config(config).start(listeners);
+            let app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            let server = app.start(listeners);
             let Ok(Stop { grace, queued, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.
                 return std::future::pending().await;
@@ -224,20 +233,6 @@ unsafe fn own(descriptor: Descriptor) -> Socket {
     use std::os::windows::io::FromRawSocket;
     // SAFETY: as above.
     unsafe { Socket::from_raw_socket(descriptor) }
-}
-
-/// The other way round.
-#[cfg(unix)]
-fn give(socket: Socket) -> Descriptor {
-    use std::os::fd::IntoRawFd;
-    socket.into_raw_fd()
-}
-
-/// The other way round.
-#[cfg(windows)]
-fn give(socket: Socket) -> Descriptor {
-    use std::os::windows::io::IntoRawSocket;
-    socket.into_raw_socket()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -337,18 +332,6 @@ fn read_address(py: Python<'_>, host: &str) -> PyResult<IpAddr> {
     host.trim_matches(['[', ']'])
         .parse()
         .map_err(|_| errors::config(py, format!("host {host:?} is not an IP address; use 127.0.0.1, 0.0.0.0 or ::")))
-}
-
-/// Binds a TCP address and returns the descriptor of a socket that listens there.
-///
-/// With `reuse_port`, others that say so too may listen on the same port (`SO_REUSEPORT`). Raises `ConfigError` if the
-/// host is not an address or the port can't be had.
-#[pyfunction]
-#[pyo3(signature = (host, port, backlog, /, *, reuse_port=false))]
-pub(crate) fn listen(py: Python<'_>, host: &str, port: u16, backlog: u32, reuse_port: bool) -> PyResult<Descriptor> {
-    let address = SocketAddr::new(read_address(py, host)?, port);
-    let socket = Listening::tcp(address, backlog, reuse_port).map_err(|error| errors::from_core(py, &error))?;
-    Ok(give(socket.into()))
 }
 
 /// Every configuration value with its default.

@@ -31,12 +31,10 @@ enum Kept {
 impl Listening {
     /// Binds a TCP address, without a runtime, so that a port that is taken is known before anything starts.
     ///
-    /// With `reuse_port`, others that say so too may listen there, and each gets its share of connections (Linux).
-    ///
     /// # Errors
     /// `Kind::Start`, naming the address and what can be done.
-    pub fn tcp(address: std::net::SocketAddr, backlog: u32, reuse_port: bool) -> Result<Self, Error> {
-        tcp::bind(address, backlog, reuse_port).map(|socket| Self { socket: Kept::Tcp(socket), is_shared: false })
+    pub fn tcp(address: std::net::SocketAddr, backlog: u32) -> Result<Self, Error> {
+        tcp::bind(address, backlog).map(|socket| Self { socket: Kept::Tcp(socket), is_shared: false })
     }
 
     /// Takes over a socket that listens already.

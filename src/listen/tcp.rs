@@ -27,15 +27,11 @@ const ROUND_TRIP: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// `Kind::Start`, naming the address and what can be done.
-pub(super) fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> Result<StdListener, Error> {
+pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<StdListener, Error> {
     let attempt = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
-        if reuse_port {
-            #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))))]
-            socket.set_reuse_port(true)?;
-        }
         if address.is_ipv6() && address.ip().is_unspecified() {
             socket.set_only_v6(false)?;
         }

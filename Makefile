@@ -10,7 +10,7 @@ HOSTILE_SECONDS ?= 10
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory hostile fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons leaks lint fmt bench bench-python memory hostile fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ test-rust:  ## run the Rust tests
 
 test-python: build  ## run the Python tests
 	$(BIN)/python -m pytest
+
+leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
+	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
 
 test-pythons: build  ## run the Python tests on every other Python found (pyenv), with one wheel
 	scripts/test-pythons.sh

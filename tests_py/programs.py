@@ -105,15 +105,16 @@ class Pipeline:
 
 
 def ask(connection: socket.socket, request: bytes) -> bytes:
-    """Sends a request and reads its response, whose length has to be said by a field."""
+    """Sends a request and reads its response, head and content as they are sent."""
     connection.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received:
         received += _some(connection)
     head, _, content = received.partition(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
-    assert length, head
-    while len(content) < int(length[1]):
+    if length is None:
+        assert b"\r\ntransfer-encoding: chunked" in head, head
+    while len(content) < int(length[1]) if length else not content.endswith(b"\r\n0\r\n\r\n"):
         content += _some(connection)
     return head + b"\r\n\r\n" + content
 

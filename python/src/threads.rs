@@ -12,6 +12,7 @@
 //! One file, because all of it is what may happen to one queue under one lock.
 
 mod busy;
+mod hang;
 
 use std::{
     any::Any,
@@ -31,6 +32,8 @@ use std::{
 
 use httpy::Reply;
 use pyo3::{exceptions::PySystemExit, ffi, intern, prelude::*};
+
+pub(crate) use self::hang::hang_if_ended;
 
 use self::busy::Busy;
 use crate::driver::{Bell, Slot, Watch, generation};
@@ -240,6 +243,7 @@ impl Pool {
     // -- a thread's life ----------------------------------------------------------------------------------------
 
     fn work(self: Arc<Self>) {
+        hang_if_ended();
         // None if the interpreter ends.
         let ident = Python::try_attach(|py| {
             let ident = thread_ident(py);
@@ -508,7 +512,7 @@ static POOLS: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
 
 /// Sees to it that the interpreter can end while a pool is busy. Idempotent.
 ///
-/// A thread that asks for the interpreter when it is gone can't be helped: so they must have ended before.
+/// A thread that comes back when it is gone hangs (`hang.rs`), so most should have ended before.
 ///
 /// # Errors
 /// If `atexit` refuses.

@@ -684,7 +684,7 @@ def test_one_worker_with_a_supervisor_is_for_those_who_want_what_it_does(tmp_pat
     script = tmp_path / "script.py"
     script.write_text(APP + "app.run(port=0, max_requests=1000)\n")
     with running(python(str(script))) as server:
-        assert "(1 worker; " in server.serves().said
+        assert ", 1 worker, " in server.serves().said
         assert end_of(server) == 0
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
-_PLACES = ("<frozen importlib", os.path.dirname(os.path.abspath(__file__)) + os.sep)
+_PLACES = (
+    "<frozen importlib",
+    os.path.join(os.path.dirname(os.__file__), "importlib", ""),
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
+)
 
 
 def own_traceback(error: BaseException) -> str:

@@ -6,10 +6,11 @@ BIN = $(VENV)/bin
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
+HOSTILE_SECONDS ?= 10
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory hostile fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +67,9 @@ bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, 
 
 memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
 	$(BIN)/python scripts/memory.py $(ARGUMENTS)
+
+hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS in each of its modes
+	$(BIN)/python scripts/hostile.py --seconds $(HOSTILE_SECONDS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)

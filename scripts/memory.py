@@ -38,7 +38,8 @@ def main() -> int:
 
     python = baseline("pass")
     asyncio = baseline("import asyncio")
-    command = [sys.executable, "-m", "httpy", "run", options.app, "--port", "0", "--head-timeout", "300"]
+    limits = ["--head-timeout", "300", "--max-connections", "0"]
+    command = [sys.executable, "-m", "httpy", "run", options.app, "--port", "0", *limits]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             port = where(server)

@@ -3,8 +3,9 @@
 
     .venv/bin/python scripts/memory.py [--connections 10000]
 
-Exits 1 if that is more than HTTPy is to take. Two figures of the process: `private` is what it alone holds; `PSS` adds its share of the pages that others use too, and
-so depends on what else runs: the interpreter's own 6 MiB of code count in full if no other Python does.
+Exits 1 if that is more than HTTPy is to take. Two figures of the process: `private` is what it alone holds; `PSS`
+adds its share of the pages that others use too, and so depends on what else runs: the interpreter's own 6 MiB of
+code count in full if no other Python does.
 The kernel's socket buffers belong to neither.
 """
 

@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Optional
 
-from support import PATIENCE_S, environment, python
+from support import PATIENCE_S, environment
 
 
 class Command:
@@ -20,18 +21,24 @@ class Command:
         command: Its arguments after `python`.
         folder: Where it is started.
         variables: Of its environment, besides this process's own that are not `HTTPY_*`.
+        interpreter: The Python. Defaults to this one.
 
     Attributes:
         said: The lines of standard error that were read.
     """
 
     def __init__(
-        self, *command: str, folder: Path, variables: Optional[dict[str, str]] = None, **options: Any
-    ):
+        self,
+        *command: str,
+        folder: Path,
+        variables: Optional[dict[str, str]] = None,
+        interpreter: str = sys.executable,
+        **options: Any,
+    ) -> None:
         known = {name: value for name, value in environment().items() if not name.startswith("HTTPY_")}
         known.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            python(*command),
+            [interpreter, *command],
             cwd=folder,
             env={**known, **(variables or {})},
             stdin=subprocess.DEVNULL,

@@ -204,7 +204,7 @@ def _run(parsed: Parsed, reporter: Reporter) -> int:
 
 
 def _routes(parsed: Parsed, reporter: Reporter) -> int:
-    given = _gather(parsed, table())
+    given = _gather(parsed)
     _program(parsed, given).load().describe()
     return 0
 
@@ -258,7 +258,7 @@ def _probe(parsed: Parsed) -> int:
 # Settings
 
 
-def _gather(parsed: Parsed, known: Optional[dict[str, Setting]] = None) -> Given:
+def _gather(parsed: Parsed) -> Given:
     """The settings that somebody gave, from everywhere; goes to the folder and reads the environment file they name."""
     flags = parsed.settings
     _change_folder(flags.get("chdir") or os.environ.get("HTTPY_CHDIR"))

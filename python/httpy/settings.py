@@ -213,20 +213,6 @@ def mode(found: Any) -> int:
     return number
 
 
-def or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Makes a reader that also takes "none", which is no limit."""
-
-    def read_or_none(found: Any) -> Any:
-        if found is None or (isinstance(found, str) and found.strip().lower() == "none"):
-            return None
-        try:
-            return read(found)
-        except ValueError as error:
-            raise ValueError(f"{error}, or none") from None
-
-    return read_or_none
-
-
 def _whole(found: Any, expected: str) -> int:
     if isinstance(found, bool) or not isinstance(found, (int, str)):
         raise ValueError(expected)
@@ -360,9 +346,6 @@ def _reader(name: str, default: Any) -> tuple[Callable[[Any], Any], str]:
         return whole, "N"
     if isinstance(default, float):
         return seconds, "SECONDS"
-    if default is None:
-        # Off by default. A count has `max` in its name; everything else is a time.
-        return (or_none(whole), "N") if name.startswith("max_") else (or_none(seconds), "SECONDS")
     return text, name.upper()
 
 

@@ -12,7 +12,6 @@ import contextlib
 import select
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,7 +285,3 @@ def test_endless_chunked_content_is_cut_off(what: str) -> None:
         answers = received_until_closed(endless, 5 + SLACK_S)
 
         assert {answer.split(b" ")[1] for answer in answers if answer} <= statuses
-
-
-if sys.platform == "win32":
-    pytest.skip("the attacks need poll() and SO_LINGER as Unix has it", allow_module_level=True)

@@ -93,8 +93,18 @@ impl PyRequest {
         &self.head
     }
 
-    pub(crate) fn content(&self) -> &Bytes {
-        &self.body
+    /// The content, for the attribute that asks for it.
+    ///
+    /// # Errors
+    /// `RuntimeError` if it arrives while the handler runs: to be empty then would be a silent lie.
+    pub(crate) fn content(&self, attribute: &str) -> PyResult<&Bytes> {
+        match self.arriving {
+            None => Ok(&self.body),
+            Some(_) => Err(PyRuntimeError::new_err(format!(
+                "request.{attribute} is not there in a handler with stream=True, which starts before the content has \
+                 arrived: read request.stream(), or register the handler without stream=True"
+            ))),
+        }
     }
 
     pub(crate) fn query_text(&self) -> &str {
@@ -119,9 +129,9 @@ impl PyRequest {
     /// The content as JSON, read once.
     ///
     /// # Errors
-    /// `ValueError` if it is not JSON.
+    /// `ValueError` if it is not JSON, `RuntimeError` as [`PyRequest::content`].
     pub(crate) fn read_json<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        once(py, &self.json, || Ok(json::read(py, &self.body)?.unbind()))
+        once(py, &self.json, || Ok(json::read(py, self.content("json")?)?.unbind()))
     }
 
     /// The host the client meant: the target's, else the `Host` field's (RFC 9110 §7.1).
@@ -176,10 +186,11 @@ impl PyRequest {
         PyBytes::new(py, self.head.uri.path().as_bytes())
     }
 
-    /// The path the mounts on the way have taken.
+    /// The path that a proxy and the mounts on the way have taken.
     #[getter]
-    fn root_path(&self) -> Cow<'_, str> {
-        percent_decode_str(&self.head.uri.path()[..self.head.root_len]).decode_utf8_lossy()
+    fn root_path(&self) -> String {
+        let (before, mounts) = (self.context.root_path(), &self.head.uri.path()[..self.head.root_len]);
+        [before, mounts].map(|part| percent_decode_str(part).decode_utf8_lossy()).concat()
     }
 
     /// The query as it was sent, without the `?`.
@@ -215,7 +226,8 @@ impl PyRequest {
     #[getter]
     fn url(&self) -> String {
         let target = self.head.uri.path_and_query().map_or("", |target| target.as_str());
-        format!("{}://{}{target}", self.scheme(), self.authority())
+        let before = if target.starts_with('/') { self.context.root_path() } else { "" };
+        format!("{}://{}{before}{target}", self.scheme(), self.authority())
     }
 
     /// The header fields.
@@ -288,8 +300,8 @@ impl PyRequest {
 
     /// The content.
     #[getter]
-    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.body)
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, self.content("body")?))
     }
 
     /// The content as text.
@@ -297,6 +309,7 @@ impl PyRequest {
     /// By the charset of `Content-Type`, else UTF-8. What does not decode is a 400.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let body = self.content("text")?;
         let charset = self.head.headers.get(header::CONTENT_TYPE).and_then(|kind| {
             let kind = kind.to_str().ok()?.to_ascii_lowercase();
             let charset = kind.split(';').find_map(|part| part.trim().strip_prefix("charset=").map(str::to_owned))?;
@@ -304,12 +317,12 @@ impl PyRequest {
         });
         let charset = charset.as_deref().unwrap_or("utf-8");
         if charset == "utf-8" {
-            return match std::str::from_utf8(&self.body) {
+            return match std::str::from_utf8(body) {
                 Ok(text) => Ok(PyString::new(py, text).into_any()),
                 Err(_) => Err(errors::http(py, 400, "request body is not valid UTF-8")),
             };
         }
-        let decoded = PyBytes::new(py, &self.body).call_method1(intern!(py, "decode"), (charset,));
+        let decoded = PyBytes::new(py, body).call_method1(intern!(py, "decode"), (charset,));
         decoded.map_err(|_| errors::http(py, 400, &format!("request body is not valid {charset}")))
     }
 
@@ -334,13 +347,14 @@ impl PyRequest {
     /// Another content type is a 415.
     #[getter]
     fn form(&self, py: Python<'_>) -> PyResult<QueryParams> {
+        let body = self.content("form")?;
         let kind = self.head.headers.get(header::CONTENT_TYPE).map(fields::value_text).unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             let detail = format!("expected application/x-www-form-urlencoded, found {essence:?}");
             return Err(errors::http(py, 415, &detail));
         }
-        match std::str::from_utf8(&self.body) {
+        match std::str::from_utf8(body) {
             Ok(text) => Ok(QueryParams(text.into())),
             Err(_) => Err(errors::http(py, 400, "form is not valid UTF-8")),
         }
@@ -386,6 +400,12 @@ impl PyRequest {
     #[getter]
     fn is_disconnected(&self) -> bool {
         self.watch.get().is_some_and(Watch::is_given_up)
+    }
+
+    /// Whether the server stops: a stream that would go on for long should come to its end.
+    #[getter]
+    fn is_stopping(&self) -> bool {
+        self.context.is_stopping()
     }
 
     /// The pattern of the route that answers.

@@ -23,6 +23,7 @@ mod patience;
 mod wire;
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
     io,
@@ -53,7 +54,7 @@ use self::{
 use super::strict::{Limits, Refusal};
 use crate::{
     config::Config,
-    conn::{Connection, Cx, LocalFuture, Protocol},
+    conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     error::Error,
     handler::{Guarded, Reply, Stack},
     message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, text},
@@ -61,6 +62,10 @@ use crate::{
 
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How much of a response a client has to take before its connection counts as one that gets on, and goes to the end of the
+/// line of those that make room for others. 64 KiB, a socket buffer's worth: clients that only pretend to read take bytes.
+const PROGRESS_BYTES: u64 = 64 * 1024;
 
 /// How long a refused client's bytes are still read, so that it gets to see why. 5 s, as nginx's `lingering_timeout`.
 const LINGER: Duration = Duration::from_secs(5);
@@ -86,10 +91,11 @@ impl Protocol<Stream> for H1 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
         let awake = self.awake.clone();
         Box::pin(async move {
-            let Cx { stack, config, signal } = cx;
-            let serving = Serving::new(connection, stack, config, awake);
+            let Cx { stack, config, signal, place } = cx;
+            let serving = Serving::new(connection, stack, config, awake, place.clone());
             let wire = serving.wire.clone();
             let end = signal.watch(serving, Serving::poll, Serving::finish).await;
+            place.renew(Standing::Resting);
             close(end, wire).await;
         })
     }
@@ -98,28 +104,31 @@ impl Protocol<Stream> for H1 {
 /// A connection on its way through requests and responses.
 struct Serving {
     wire: Wire,
-    common: Rc<Common>,
+    site: Rc<Site>,
     /// None: at rest.
     hyper: Option<Box<Hyper>>,
     patience: Patience,
-    /// Whether the server stops: what runs is finished and nothing new is taken.
-    is_finishing: bool,
+    place: Rc<Place>,
+    /// What the place was last told of.
+    progress: u64,
 }
 
 /// What all requests of a connection have in common.
-struct Common {
+struct Site {
     stack: Stack,
     peer: Arc<Peer>,
     config: Arc<Config>,
     http_11: Exchange,
     http_10: Exchange,
     awake: Awake,
+    /// Whether the server stops, so that the next response is the last one.
+    is_stopping: Cell<bool>,
 }
 
 /// What a connection has only while it is served.
 struct Hyper {
     connection: http1::Connection<TokioIo<Wire>, Answerer>,
-    common: Rc<Common>,
+    site: Rc<Site>,
     unread: Arc<Unread>,
     /// Held once more by every request that is being answered.
     busy: Busy,
@@ -144,32 +153,31 @@ enum End {
 }
 
 impl Serving {
-    fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Awake) -> Self {
+    fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Awake, place: Rc<Place>) -> Self {
         let features = |features: Features| if connection.peer.is_tls { features.with(Feature::Tls) } else { features };
-        let common = Common {
+        let site = Site {
             stack,
             http_11: Exchange::new(features(HTTP_11)),
             http_10: Exchange::new(features(Features::NONE)),
             peer: Arc::new(connection.peer),
             config: config.clone(),
             awake,
+            is_stopping: Cell::new(false),
         };
         Self {
             wire: Wire::new(connection.io, Limits::from(&*config)),
-            common: Rc::new(common),
+            site: Rc::new(site),
             hyper: None,
             patience: Patience::new(config),
-            is_finishing: false,
+            place,
+            progress: 0,
         }
     }
 
-    /// Finishes what runs and takes nothing new.
+    /// The next response is the last one. hyper could end the connection, but would do so under a client that is about to
+    /// send, or whose last response did not say `close` because it has begun before.
     fn finish(&mut self) {
-        self.is_finishing = true;
-        self.rest();
-        if let Some(hyper) = &mut self.hyper {
-            Pin::new(&mut hyper.connection).graceful_shutdown();
-        }
+        self.site.is_stopping.set(true);
     }
 
     /// Gives hyper up if it has nothing to do. What has come of a next head is not lost: it was not hyper's.
@@ -187,20 +195,22 @@ impl Serving {
                 Some(hyper) => hyper.poll(&self.wire, cx),
                 None => match self.wire.poll_rest(cx) {
                     Poll::Ready(Ok(Arrival::Request)) => {
-                        self.hyper = Some(Box::new(Hyper::new(&self.wire, &self.common, self.is_finishing)));
+                        self.hyper = Some(Box::new(Hyper::new(&self.wire, &self.site)));
                         continue;
                     }
                     Poll::Ready(Ok(Arrival::End)) => return Poll::Ready(End::Idle),
                     Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
-                    // The last look has found nothing.
-                    Poll::Pending if self.is_finishing && !self.wire.is_within_head() => return Poll::Ready(End::Idle),
                     Poll::Pending => Ok(Waiting { request: Some(self.wire.awaited_request()), ..Waiting::default() }),
                 },
             };
-            let waiting = match polled {
+            let mut waiting = match polled {
                 Ok(waiting) => waiting,
                 Err(end) => return Poll::Ready(end),
             };
+            if self.site.is_stopping.get() {
+                waiting.leave = Some(self.site.config.idle_grace);
+            }
+            self.stand(waiting.reader.is_some());
             match ready!(self.patience.poll(waiting, cx)) {
                 Late::Rest => self.rest(),
                 Late::Request => return Poll::Ready(End::Idle),
@@ -210,24 +220,40 @@ impl Serving {
             }
         }
     }
+
+    /// Tells the server what the connection does. Whether content is late by the client or by the handler can't be told.
+    fn stand(&mut self, is_unread: bool) {
+        let standing = match &self.hyper {
+            Some(_) if is_unread => Standing::Waiting,
+            Some(hyper) if hyper.has_content() => Standing::Waiting,
+            Some(hyper) if hyper.is_busy() => Standing::Working,
+            _ => Standing::Resting,
+        };
+        // Also a client that reads, however long a response may be, gets on.
+        let progress = self.wire.parsed() + self.wire.taken() / PROGRESS_BYTES;
+        if std::mem::replace(&mut self.progress, progress) == progress {
+            self.place.set(standing);
+        } else {
+            self.place.renew(standing);
+        }
+    }
 }
 
 impl Hyper {
-    fn new(wire: &Wire, common: &Rc<Common>, is_last: bool) -> Self {
+    fn new(wire: &Wire, site: &Rc<Site>) -> Self {
         let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
-        let answerer =
-            Answerer { common: common.clone(), wire: wire.clone(), unread: unread.clone(), busy: busy.clone() };
+        let answerer = Answerer { site: site.clone(), wire: wire.clone(), unread: unread.clone(), busy: busy.clone() };
         // What a head may be was checked before. Here the empty lines before it count, and those come in one buffer.
-        let buffer = common.config.max_head_bytes.max(BUFFER_BYTES);
+        let buffer = site.config.max_head_bytes.max(BUFFER_BYTES);
         let mut builder = http1::Builder::new();
-        builder.keep_alive(!is_last).header_read_timeout(None).max_buf_size(buffer).max_header_size(buffer + 1);
+        builder.header_read_timeout(None).max_buf_size(buffer).max_header_size(buffer + 1);
         // To hyper any number but its own default means an allocation for each request.
-        if common.config.max_fields > Config::default().max_fields {
-            builder.max_headers(common.config.max_fields);
+        if site.config.max_fields > Config::default().max_fields {
+            builder.max_headers(site.config.max_fields);
         }
         let connection = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
-        let waking = common.awake.wake();
-        Self { connection, common: common.clone(), unread, busy, discarding: None, _waking: waking }
+        let waking = site.awake.wake();
+        Self { connection, site: site.clone(), unread, busy, discarding: None, _waking: waking }
     }
 
     /// Has hyper do what it can, and sends what came of it. Returns what there is to wait for.
@@ -249,17 +275,23 @@ impl Hyper {
             // Unwanted content has a time limit of its own.
             content: if self.discarding.is_none() { wire.awaited_content() } else { None },
             reader: (!sent).then(|| wire.taken()),
+            leave: None,
         })
     }
 
     /// How long after the last response hyper is given up.
     fn rest_after(&self) -> Duration {
-        if self.common.awake.count() > MAX_AWAKE { Duration::ZERO } else { REST }
+        if self.site.awake.count() > MAX_AWAKE { Duration::ZERO } else { REST }
     }
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
     fn is_busy(&self) -> bool {
-        Rc::strong_count(&self.busy) > 2 || Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
+        Rc::strong_count(&self.busy) > 2 || self.has_content()
+    }
+
+    /// Whether there is content that has not come, or was not read.
+    fn has_content(&self) -> bool {
+        Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
     }
 
     fn discard(&mut self, cx: &mut Context<'_>) {
@@ -267,7 +299,7 @@ impl Hyper {
             self.discarding = None;
             return;
         }
-        let limit = self.common.config.head_timeout;
+        let limit = self.site.config.head_timeout;
         let discarding = self.discarding.get_or_insert_with(|| Box::pin(sleep(limit)));
         if discarding.as_mut().poll(cx).is_ready() {
             self.unread.cut();
@@ -278,7 +310,7 @@ impl Hyper {
 
 /// Answers the requests of one connection.
 struct Answerer {
-    common: Rc<Common>,
+    site: Rc<Site>,
     wire: Wire,
     unread: Arc<Unread>,
     busy: Busy,
@@ -293,7 +325,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         let (mut head, incoming) = request.into_parts();
         let is_head = head.method == Method::HEAD;
         if let Some(refusal) = self.wire.next_verdict() {
-            return Answering { reply: Guarded::new(refuse(refusal)), is_head, content: None, busy: self.busy.clone() };
+            return self.answering(Guarded::new(refuse(refusal)), is_head, None);
         }
         let (body, content) = if incoming.is_end_stream() {
             (Body::Empty, None)
@@ -308,20 +340,25 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         {
             head.headers.insert(header::HOST, host);
         }
-        let common = &self.common;
+        let site = &self.site;
         let request = Request::from(Parts {
             method: head.method,
             uri: head.uri,
             version: head.version,
             headers: head.headers,
             body,
-            peer: common.peer.clone(),
-            exchange: if head.version == Version::HTTP_11 { common.http_11 } else { common.http_10 },
+            peer: site.peer.clone(),
+            exchange: if head.version == Version::HTTP_11 { site.http_11 } else { site.http_10 },
             params: Params::default(),
             root_len: 0,
         });
-        let reply = common.stack.answer(request);
-        Answering { reply, is_head, content, busy: self.busy.clone() }
+        self.answering(site.stack.answer(request), is_head, content)
+    }
+}
+
+impl Answerer {
+    fn answering(&self, reply: Guarded, is_head: bool, content: Option<(Wire, Arc<Unread>)>) -> Answering {
+        Answering { reply, is_head, content, busy: self.busy.clone(), site: self.site.clone() }
     }
 }
 
@@ -340,6 +377,7 @@ struct Answering {
     /// If the request came with content: what says whether that is refused, and where it is left unread.
     content: Option<(Wire, Arc<Unread>)>,
     busy: Busy,
+    site: Rc<Site>,
 }
 
 impl Future for Answering {
@@ -353,7 +391,9 @@ impl Future for Answering {
         let mut response = ready!(Pin::new(&mut self.reply).poll(cx));
         conform(&mut response, self.is_head);
         // RFC 9112 §9.6: a response that ends the connection says so.
-        if self.content.as_ref().is_some_and(|(_, unread)| unread.must_close()) {
+        let is_last =
+            self.site.is_stopping.get() || self.content.as_ref().is_some_and(|(_, unread)| unread.must_close());
+        if is_last && !says_close(&response) {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response.map(|body| {
@@ -361,6 +401,10 @@ impl Future for Answering {
             Outgoing { body, _busy: busy }
         })))
     }
+}
+
+fn says_close(response: &Response) -> bool {
+    response.headers().get_all(header::CONNECTION).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Response content, which keeps the connection busy for as long as it streams.

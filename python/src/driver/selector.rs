@@ -75,6 +75,7 @@ impl Selector {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
         fork::watch();
+        threads::hang_if_ended();
         threads::end_with_interpreter(py)?;
         let inner = py.import("selectors")?.getattr("DefaultSelector")?.call0()?;
         let fileno: RawFd = inner.call_method0("fileno")?.extract()?;
@@ -119,7 +120,9 @@ impl Selector {
         }
         let bell = Arc::new(Bell::default());
         let pool = Pool::new(bell.clone(), threads::default_threads());
-        *this.event_loop.borrow_mut() = Some(EventLoop::new(py, home, bell, pool)?);
+        let event_loop = EventLoop::new(py, home, bell, pool)?;
+        event_loop.park_tasks(py)?;
+        *this.event_loop.borrow_mut() = Some(event_loop);
         Ok(())
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub(super) request: Option<AwaitedRequest>,
     /// After how long without a request to have a rest.
     pub(super) rest: Option<Duration>,
+    /// After how long without a request to close, because the server stops.
+    pub(super) leave: Option<Duration>,
     pub(super) content: Option<AwaitedContent>,
     /// That the client reads; it has read so many bytes.
     pub(super) reader: Option<u64>,
@@ -93,10 +95,13 @@ impl Patience {
                 AwaitedRequest { number: 0, .. } => (config.keep_alive_timeout.max(config.head_timeout), Late::Request),
                 _ => (config.keep_alive_timeout, Late::Request),
             };
-            match waiting.rest {
-                Some(rest) if rest < limit => consider(since, rest, Late::Rest),
-                _ => consider(since, limit, late),
-            }
+            let leave = waiting.leave.filter(|_| !request.has_begun).map(|leave| (leave, Late::Request));
+            let rest = waiting.rest.map(|rest| (rest, Late::Rest));
+            let earliest = [leave, rest]
+                .into_iter()
+                .flatten()
+                .fold((limit, late), |first, other| if other.0 < first.0 { other } else { first });
+            consider(since, earliest.0, earliest.1);
         } else {
             self.request = Since::default();
         }

@@ -157,9 +157,9 @@ impl Wire {
         self.0.borrow().intake.has_refused()
     }
 
-    /// Whether a request head has begun and not ended.
-    pub(super) fn is_within_head(&self) -> bool {
-        self.0.borrow().intake.is_within_head()
+    /// How many heads hyper has parsed.
+    pub(super) fn parsed(&self) -> u64 {
+        self.0.borrow().parsed
     }
 
     /// The content to wait for, if it has begun and not ended.

@@ -13,12 +13,11 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 
-from httpy import _httpy
 from programs import ask, to
 from support import PATIENCE_S
 from victim import GET, KIB, MIB, Victim, victim
@@ -86,19 +85,16 @@ def wait_until(is_so: Callable[[], bool], within: float = PATIENCE_S) -> None:
         time.sleep(0.001)
 
 
-def rounds(seconds: float) -> Iterator[None]:
-    """As many as there is time for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def rounds(seconds: float, while_any: Collection[object] = ()) -> Iterator[None]:
+    """As many as there is time for, and as something needs."""
+    begun = time.monotonic()
+    while (passed := time.monotonic() - begun) < seconds or while_any:
+        assert passed < PATIENCE_S, f"{len(while_any)} are left"
         yield
 
 
-def known(**limits: float) -> dict[str, float]:
-    return {name: value for name, value in limits.items() if name in _httpy.defaults()}
-
-
 def test_connections_that_never_send_are_closed_at_the_limit() -> None:
-    with victim(**known(head_timeout=1, keep_alive_timeout=1)) as server, attackers(server, 1000) as silent:
+    with victim(keep_alive_timeout=1) as server, attackers(server, 1000) as silent:
         assert server.memory() < 1000 * 16 * KIB
 
         assert set(received_until_closed(silent, 1 + SLACK_S)) == {b""}
@@ -117,9 +113,32 @@ def test_slowloris_is_closed_at_the_limit() -> None:
         assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
 
 
+def test_slow_bodies_are_closed_at_the_limit() -> None:
+    with victim(body_timeout=1, body_min_rate=1000) as server, attackers(server, 500) as slow:
+        send(slow, to("POST", "/", b"x" * 100_000)[:-99_000])
+        for _ in range(8):
+            send(slow, b"x")
+            time.sleep(0.05)
+
+        answers = received_until_closed(slow, 1 + SLACK_S)
+
+        assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
+
+
+def test_clients_that_do_not_read_are_closed_at_the_limit() -> None:
+    with victim(write_timeout=1) as server, attackers(server, 100) as slow:
+        for connection in slow:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        send(slow, to("GET", "/endless"))
+
+        wait_until(lambda: server.descriptors() > 50)
+
+        wait_until(lambda: server.descriptors() < 20, 1 + SLACK_S)
+
+
 def test_slow_bodies_hold_little_and_make_room_for_others() -> None:
     slow: list[socket.socket] = []
-    with victim(**known(max_connections=200, body_timeout=1)) as server, contextlib.ExitStack() as stack:
+    with victim(max_connections=200) as server, contextlib.ExitStack() as stack:
         # More and more of them, so that they have every place at all times.
         for _ in range(30):
             more = stack.enter_context(attackers(server, 50))
@@ -134,7 +153,7 @@ def test_slow_bodies_hold_little_and_make_room_for_others() -> None:
 
 def test_slow_readers_hold_little_and_make_room_for_others() -> None:
     slow: list[socket.socket] = []
-    with victim(**known(max_connections=100, write_timeout=1)) as server, contextlib.ExitStack() as stack:
+    with victim(max_connections=100) as server, contextlib.ExitStack() as stack:
         for _ in range(30):
             more = stack.enter_context(attackers(server, 10))
             for connection in more:
@@ -153,7 +172,7 @@ def test_slow_readers_hold_little_and_make_room_for_others() -> None:
 def test_half_closed_connections_are_closed_at_once() -> None:
     requests = [b"", b"GET / HTT", to("POST", "/", b"some")[:-1], to("GET", "/waits")]
     with victim() as server:
-        for _ in rounds(0.5):
+        for _ in rounds(1):
             with attackers(server, 500) as half:
                 for number, connection in enumerate(half):
                     connection.sendall(requests[number % len(requests)])
@@ -252,7 +271,7 @@ def test_a_flood_of_pipelined_requests_waits_for_its_client_to_read() -> None:
 
 def test_huge_heads_are_refused_at_the_limit() -> None:
     with victim() as server:
-        for _ in rounds(0.5):
+        for _ in rounds(1):
             with attackers(server, 100) as huge:
                 send(huge, b"GET / HTTP/1.1\r\nhost: a\r\n")
                 for _ in range(100):
@@ -266,8 +285,9 @@ def test_huge_heads_are_refused_at_the_limit() -> None:
 
 ENDLESS = {
     "chunks": (b"", b"2800\r\n" + b"x" * 0x2800 + b"\r\n", {b"413"}),
+    "chunk size": (b"", b"0" * 10_000, {b"400"}),
     "chunk extensions": (b"1;", b"x" * 10_000, {b"400"}),
-    "trailers": (b"0\r\n", b"x: " + b"y" * 10_000 + b"\r\n", {b"400"}),
+    "trailers": (b"0\r\n", b"x: " + b"y" * 10_000 + b"\r\n", {b"431"}),
 }
 
 
@@ -276,10 +296,19 @@ def test_endless_chunked_content_is_cut_off(what: str) -> None:
     first, more, statuses = ENDLESS[what]
     with victim(max_body_bytes=MIB) as server, attackers(server, 50) as endless:
         send(endless, b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + first)
-        for _ in rounds(0.5):
+        # At least so long, and until each has sent more than anybody may, or was closed.
+        missing = dict.fromkeys(endless, 4 * MIB)
+        for _ in rounds(1.5, while_any=missing):
             for connection in endless:
-                with contextlib.suppress(ConnectionError, BlockingIOError):
-                    connection.send(more, socket.MSG_DONTWAIT)
+                try:
+                    left = missing.get(connection, 0) - connection.send(more, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
+                except ConnectionError:
+                    left = 0
+                missing[connection] = left
+                if left <= 0:
+                    del missing[connection]
         assert server.memory() < 50 * 2 * MIB
 
         answers = received_until_closed(endless, 5 + SLACK_S)

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    conn::{Cx, Drain, Incoming, Listener, Protocol},
+    conn::{Cx, Drain, Incoming, Listener, Protocol, Siblings},
     handler::Stack,
     message::Stream,
 };
@@ -58,9 +58,10 @@ impl Server {
         protocol: Rc<dyn Protocol<Stream>>,
         stack: Stack,
         config: Arc<Config>,
+        siblings: Option<Siblings>,
     ) -> Self {
         let drain = Drain::default();
-        let open = Rc::new(Open::default());
+        let open = Rc::new(Open { siblings, ..Open::default() });
         let mut accepting = JoinSet::new();
         let stopping = watch::Sender::new(None);
         for listener in listeners {
@@ -86,6 +87,7 @@ impl Server {
     pub async fn stop(mut self, grace: Duration, queued: Queued) -> usize {
         let deadline = deadline(grace);
         self.drain.start();
+        self.open.leave();
         self.stopping.send_replace(Some(queued));
         let accepted = timeout_at(deadline, async { while self.accepting.join_next().await.is_some() {} }).await;
         if accepted.is_err() {
@@ -105,6 +107,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.open.leave();
         self.open.abort();
     }
 }
@@ -146,8 +149,9 @@ async fn accept(listener: Box<dyn Listener>, connections: Connections, mut stopp
 
 async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infallible {
     loop {
-        match listener.accept().await {
-            Ok(incoming) => connections.serve(incoming),
+        match accept_one(listener, &connections.open).await {
+            Ok(Some(incoming)) => connections.serve(incoming),
+            Ok(None) => {}
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, address = listener.address(), "accept failed");
@@ -155,6 +159,19 @@ async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infal
             }
         }
     }
+}
+
+/// Accepts a connection; none if another process has taken it.
+async fn accept_one(listener: &dyn Listener, open: &Open) -> io::Result<Option<Incoming>> {
+    if let Some(siblings) = &open.siblings
+        && siblings.is_ahead(open.count())
+        && let Some(readable) = listener.readable()
+    {
+        readable.await?;
+        siblings.give_way(open.count()).await;
+        return listener.accept_queued();
+    }
+    listener.accept().await.map(Some)
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener.
@@ -187,6 +204,7 @@ impl Connections {
             }
         });
         self.open.tasks.borrow_mut().insert(number, task.abort_handle());
+        self.open.tell();
     }
 }
 
@@ -195,9 +213,27 @@ impl Connections {
 struct Open {
     next: Cell<u64>,
     tasks: RefCell<HashMap<u64, AbortHandle>>,
+    siblings: Option<Siblings>,
 }
 
 impl Open {
+    fn count(&self) -> usize {
+        self.tasks.borrow().len()
+    }
+
+    /// Has the siblings know how many these are.
+    fn tell(&self) {
+        if let Some(siblings) = &self.siblings {
+            siblings.tell(self.count());
+        }
+    }
+
+    fn leave(&self) {
+        if let Some(siblings) = &self.siblings {
+            siblings.leave();
+        }
+    }
+
     fn abort(&self) {
         for task in self.tasks.take().into_values() {
             task.abort();
@@ -214,5 +250,6 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.open.tasks.borrow_mut().remove(&self.number);
+        self.open.tell();
     }
 }

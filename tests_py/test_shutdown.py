@@ -268,7 +268,10 @@ class Counting(Observer):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_requests_are_counted_and_one_of_them_is_told(loop: str) -> None:
     app, counting = App(), Counting()
-    app.get("/")(lambda: "hi")
+
+    @app.get("/")
+    async def index() -> str:
+        return "hi"
 
     Server(app, port=0, loop=loop).run(counting)
 

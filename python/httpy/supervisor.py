@@ -24,6 +24,7 @@ import sys
 import time
 
 from . import _httpy
+from .board import make_board
 from .errors import ConfigError
 from .inheritance import python_flags
 from .urls import url_of
@@ -159,6 +160,8 @@ class Supervisor:
         self._leaving: list[WorkerProcess] = []
         # How often the workers were restarted, by SIGHUP.
         self._generation = 0
+        # With sockets of their own, the system spreads connections.
+        self._board = None if self._reuse_port else make_board()
         self._notifier = notifier
         self._on_ready = on_ready or self._announce
         self._command = command or own_command()
@@ -197,6 +200,8 @@ class Supervisor:
                 for worker in self._workers():
                     worker.kill()
                 self._close_sockets()
+                if self._board is not None:
+                    self._board.close()
 
     # -- what is told from outside ---------------------------------------------------------------------------------
 
@@ -476,7 +481,7 @@ class Supervisor:
                 self._notifier.ready()
 
     def _start(self, slot: _Slot) -> WorkerProcess:
-        worker = WorkerProcess(slot.sockets, self._work, self._generation)
+        worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board)
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 

@@ -4,6 +4,8 @@
 
 mod afterwards;
 mod arriving;
+#[cfg(unix)]
+mod board;
 mod call;
 mod context;
 mod cookies;

@@ -1,10 +1,12 @@
 //! The seams below the waist: what accepts connections, what speaks on them.
 
 mod drain;
+mod siblings;
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 pub use drain::{Drain, Signal};
+pub use siblings::{Board, Siblings, Told};
 
 use crate::{
     config::Config,
@@ -23,6 +25,11 @@ pub trait Listener {
     /// # Cancel safety
     /// Cancel safe: a connection is either returned or still queued.
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>>;
+
+    /// Waits until there may be a connection, without accepting it; none if that can't be told.
+    fn readable(&self) -> Option<LocalFuture<'_, io::Result<()>>> {
+        None
+    }
 
     /// Where it listens, as people write it (`http://127.0.0.1:8000`).
     fn address(&self) -> String;

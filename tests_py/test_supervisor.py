@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -246,6 +247,20 @@ def test_workers_end_when_their_parent_is_killed(path: str) -> None:
 
         for pid in workers:
             wait_for(lambda pid=pid: has_ended(pid))
+
+
+def test_the_first_process_of_a_container_buries_orphans() -> None:
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("this system lets nobody make process namespaces")
+    with crew({"workers": 1}, before=unshare) as server:
+        first = server.serves().workers()[0]
+        before = len(children(first))
+        server.ask("/orphan")
+        assert len(children(first)) == before + 1
+
+        wait_for(lambda: len(children(first)) == before)
+        assert server.ask("/pid") != ""
 
 
 # Replacing

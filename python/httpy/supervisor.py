@@ -32,7 +32,7 @@ from .worker_process import WorkerProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from typing import Any, Optional
 
     from .handover import Predecessor, Successor
@@ -197,8 +197,9 @@ class Supervisor:
                         return self._status
                     self._wait()
             finally:
+                # None is left, unless this process has failed: then they end by themselves.
                 for worker in self._workers():
-                    worker.kill()
+                    worker.close()
                 self._close_sockets()
                 if self._board is not None:
                     self._board.close()
@@ -350,6 +351,8 @@ class Supervisor:
                 self._forget(worker)
                 self._lose(worker)
                 worker.close()
+        if os.getpid() == 1:
+            bury_orphans({worker.pid for worker in self._workers()})
 
     def _forget(self, one: Any) -> None:
         with contextlib.suppress(KeyError):
@@ -609,6 +612,20 @@ def processors() -> int:
         # No cgroups, or no limit, which is the word "max".
         pass
     return count
+
+
+def bury_orphans(known: Container[int]) -> None:
+    """Takes in the ends of processes that others have left behind: the duty of a container's first process.
+
+    Args:
+        known: This process's own children, whose ends are still to be seen.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid in known:
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 def own_command() -> tuple[list[str], str]:

@@ -63,7 +63,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     control, *sockets = received(where)
     lines = Lines(control)
     # A stuck worker is told to abort, and shows where it was stuck.
-    faulthandler.enable()
+    with contextlib.suppress(Exception):
+        # Fails if there is no standard error.
+        faulthandler.enable()
     # A terminal sends these to the whole group: what they mean for workers, the supervisor says.
     for name in ("SIGINT", "SIGHUP", "SIGUSR2"):
         if hasattr(signal, name):

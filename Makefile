@@ -6,10 +6,12 @@ BIN = $(VENV)/bin
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
+HOSTILE_SECONDS ?= 10
+EXAMPLES ?= 20000
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons leaks lint fmt bench bench-python memory hostile fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +43,9 @@ test-rust:  ## run the Rust tests
 test-python: build  ## run the Python tests
 	$(BIN)/python -m pytest
 
+leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
+	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
+
 test-pythons: build  ## run the Python tests on every other Python found (pyenv), with one wheel
 	scripts/test-pythons.sh
 
@@ -67,8 +72,14 @@ bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, 
 memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
 	$(BIN)/python scripts/memory.py $(ARGUMENTS)
 
+hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS in each of its modes
+	$(BIN)/python scripts/hostile.py --seconds $(HOSTILE_SECONDS)
+
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
+	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing
 
 wheel: setup  ## build the abi3 wheel into dist/
 	$(BIN)/maturin build --release -o dist

@@ -16,6 +16,7 @@ pub mod handler;
 pub mod listen;
 pub mod message;
 pub mod middleware;
+mod platform;
 pub mod proto;
 pub mod route;
 pub mod server;

@@ -16,11 +16,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import http.client
+import importlib.util
 import pathlib
 import re
 import sys
-import types
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 
 import pytest
 
@@ -82,7 +83,10 @@ def steps(comment: str, place: str) -> list[re.Match[str]]:
 
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a block, and sends its requests if it has an app."""
-    module = types.ModuleType("example")
+    # With a loader: since Python 3.15 a traceback through a module without one is a warning.
+    spec = importlib.util.spec_from_loader("example", SourceFileLoader("example", block.place))
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "example", module)
     code = "\n" * int(block.place.rpartition(":")[2]) + block.code
     exec(compile(code, block.place, "exec"), vars(module))

@@ -100,11 +100,6 @@ def test_what_a_class_offers_says_what_it_does(name: str) -> None:
     assert silent == []
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'httpy' has no attribute 'nonsense'"):
-        httpy.nonsense  # type: ignore[attr-defined]  # noqa: B018
-
-
 def test_the_package_alone_imports_little() -> None:
     """The process that watches over workers is small."""
     code = "import sys, httpy; print(sorted({'asyncio', 'typing', 'httpy._httpy'} & set(sys.modules)))"

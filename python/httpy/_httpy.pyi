@@ -407,7 +407,7 @@ class Endpoint:
     in logs, as `module.function`.
 
     Raises:
-        ValueError: if kind or status is none.
+        ValueError: if kind or status is none, or `timeout` is negative.
     """
     def __new__(
         cls,
@@ -420,6 +420,7 @@ class Endpoint:
         status: int = 200,
         stream: bool = False,
         max_body_bytes: int | None = None,
+        timeout: float | None = None,
         label: str = ...,
         middleware: Sequence[Any] = ...,
     ) -> Self: ...
@@ -599,6 +600,14 @@ class Core:
 
         Raises:
             ConfigError: if it is no listening stream socket.
+        """
+    def share(self, descriptor: int, place: int, /) -> None:
+        """Shares connections with other workers, which are told in the shared memory behind a descriptor.
+
+        The descriptor stays the caller's; `place` is this worker's there. Not on Windows.
+
+        Raises:
+            OSError: if that memory can't be used.
         """
     def start(self, selector: Selector | None, event_loop: Any, /) -> None:
         """Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to."""

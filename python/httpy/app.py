@@ -277,6 +277,7 @@ def _endpoint(route: Route, context: _httpy.Context) -> _httpy.Endpoint:
         status=route.options.status,
         stream=route.options.stream,
         max_body_bytes=route.options.max_body_bytes,
+        timeout=route.options.timeout,
         middleware=route.middleware,
         label=f"{getattr(route.handler, '__module__', '')}.{hints.name_of(route.handler)}",
     )

@@ -196,6 +196,10 @@ def _serve_here(
     bound: Sequence[Bound],
     environment: MutableMapping[str, str],
 ) -> int:
+    from .sparing import import_asyncio
+
+    import_asyncio()
+
     from .server import Observer, Server
     from .systemd import Notifier
 

@@ -12,6 +12,7 @@ use std::{
 use httpy::{
     App, Config, Handler, Middleware, Reply, Request,
     config::Supervision,
+    conn::{Board, Siblings},
     listen::Listening,
     server::{Queued, deadline},
 };
@@ -24,9 +25,10 @@ use socket2::Socket;
 use tokio::sync::oneshot;
 
 #[cfg(unix)]
-use crate::driver::Selector;
+use crate::{board::SharedBoard, driver::Selector};
 use crate::{
     access_log::AccessLog,
+    call::Limits,
     chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
@@ -47,6 +49,7 @@ pub(crate) struct Core {
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
     count: Arc<Count>,
+    board: Mutex<Option<Box<dyn Board>>>,
 }
 
 /// How a server is to stop.
@@ -68,8 +71,8 @@ impl Core {
     ) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let count = Arc::<Count>::default();
-        let handler = routes.build(py, "", config.max_body_bytes, &Chain::new())?;
-        let handler = Paced { handler, count: count.clone() };
+        let handler =
+            Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
         Ok(Self {
             count,
             handler: Arc::new(handler),
@@ -78,6 +81,7 @@ impl Core {
             listeners: Mutex::default(),
             thread: Mutex::default(),
             stop: Mutex::default(),
+            board: Mutex::default(),
         })
     }
 
@@ -102,6 +106,16 @@ impl Core {
         let socket = unsafe { own(descriptor) };
         let socket = Listening::adopt(socket, shared).map_err(|error| errors::from_core(py, &error))?;
         lock(&self.listeners).push(socket);
+        Ok(())
+    }
+
+    /// Shares connections with other workers, which are told in the shared memory behind a descriptor.
+    ///
+    /// The descriptor stays the caller's; `place` is this worker's there.
+    #[cfg(unix)]
+    #[pyo3(signature = (descriptor, place, /))]
+    fn share(&self, descriptor: Descriptor, place: usize) -> PyResult<()> {
+        *lock(&self.board) = Some(Box::new(SharedBoard::new(descriptor, place)?));
         Ok(())
     }
 
@@ -175,6 +189,11 @@ impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
         let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
         let sockets: Vec<Listening> = lock(&self.listeners).drain(..).collect();
+        let board = lock(&self.board).take();
+        if let Some(board) = &board {
+            // Not only when the runtime gets to it: until then the others would take connections from one that is there.
+            board.write(Some(0));
+        }
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
             let listeners = match sockets.into_iter().map(Listening::listen).collect() {
@@ -184,7 +203,10 @@ impl Core {
                     return;
                 }
             };
-            let app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            let mut app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            if let Some(board) = board {
+                app = app.siblings(Siblings::new(board));
+            }
             let server = app.start(listeners);
             let Ok(Stop { grace, queued, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.
@@ -301,13 +323,25 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
         match &*name {
             "max_target_bytes" => config.max_target_bytes = narrow(size()?)?,
             "max_head_bytes" => config.max_head_bytes = narrow(size()?)?,
+            "max_field_bytes" => config.max_field_bytes = narrow(size()?)?,
             "max_fields" => config.max_fields = narrow(size()?)?,
             "max_body_bytes" => config.max_body_bytes = size()?,
+            "keep_alive_timeout" => config.keep_alive_timeout = seconds()?,
             "head_timeout" => config.head_timeout = seconds()?,
+            "body_min_rate" => config.body_min_rate = size()?,
+            "body_timeout" => config.body_timeout = seconds()?,
+            "write_timeout" => config.write_timeout = seconds()?,
             "grace" => config.grace = seconds()?,
             "idle_grace" => config.idle_grace = seconds()?,
             "shutdown_timeout" => config.shutdown_timeout = seconds()?,
             "backlog" => config.backlog = u32::try_from(size()?).map_err(|_| wrong("smaller"))?,
+            "max_connections" => config.max_connections = narrow(size()?)?,
+            "max_connections_per_address" => config.max_connections_per_address = narrow(size()?)?,
+            "handshake_timeout" => config.handshake_timeout = seconds()?,
+            "max_in_flight" => config.max_in_flight = narrow(size()?)?,
+            "max_queued" => config.max_queued = narrow(size()?)?,
+            "queue_timeout" => config.queue_timeout = seconds()?,
+            "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
     }
@@ -328,13 +362,25 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let values = PyDict::new(py);
     values.set_item("max_target_bytes", config.max_target_bytes)?;
     values.set_item("max_head_bytes", config.max_head_bytes)?;
+    values.set_item("max_field_bytes", config.max_field_bytes)?;
     values.set_item("max_fields", config.max_fields)?;
     values.set_item("max_body_bytes", config.max_body_bytes)?;
+    values.set_item("keep_alive_timeout", config.keep_alive_timeout.as_secs_f64())?;
     values.set_item("head_timeout", config.head_timeout.as_secs_f64())?;
+    values.set_item("body_min_rate", config.body_min_rate)?;
+    values.set_item("body_timeout", config.body_timeout.as_secs_f64())?;
+    values.set_item("write_timeout", config.write_timeout.as_secs_f64())?;
     values.set_item("grace", config.grace.as_secs_f64())?;
     values.set_item("idle_grace", config.idle_grace.as_secs_f64())?;
     values.set_item("shutdown_timeout", config.shutdown_timeout.as_secs_f64())?;
     values.set_item("backlog", config.backlog)?;
+    values.set_item("max_connections", config.max_connections)?;
+    values.set_item("max_connections_per_address", config.max_connections_per_address)?;
+    values.set_item("handshake_timeout", config.handshake_timeout.as_secs_f64())?;
+    values.set_item("max_in_flight", config.max_in_flight)?;
+    values.set_item("max_queued", config.max_queued)?;
+    values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
+    values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
     Ok(values)
 }
 

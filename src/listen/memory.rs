@@ -33,9 +33,17 @@ impl MemoryConnector {
     /// # Errors
     /// `ConnectionRefused` if the listener is gone.
     pub fn connect(&self) -> io::Result<DuplexStream> {
+        self.connect_as(Peer::default())
+    }
+
+    /// Opens a connection that the server takes to be between these ends.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` if the listener is gone.
+    pub fn connect_as(&self, peer: Peer) -> io::Result<DuplexStream> {
         let (client, server) = duplex(BUFFER_BYTES);
         let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
-        self.sender.send((server, Peer::default())).map_err(refused)?;
+        self.sender.send((server, peer)).map_err(refused)?;
         Ok(client)
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::{Conflict, Found, Methods, Pattern, Table};
 use crate::{
     handler::{Handler, Reply},
-    message::{Body, Request, Response},
+    message::{Body, Request, Response, refusal},
 };
 
 /// Answers for the router in an application's own way: gets the request and the response HTTPy would send, which says
@@ -158,14 +158,6 @@ fn allowed(status: StatusCode, allow: HeaderValue) -> Response {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     response.headers_mut().insert(header::ALLOW, allow);
-    response
-}
-
-/// A refusal as applications see errors: `{"detail": "..."}`.
-pub fn refusal(status: StatusCode, detail: &'static str) -> Response {
-    let mut response = Response::new(Body::from(format!("{{\"detail\":\"{detail}\"}}")));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

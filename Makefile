@@ -6,10 +6,11 @@ BIN = $(VENV)/bin
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
+TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons leaks lint fmt bench bench-python memory fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons leaks lint cross fmt bench bench-python memory fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +56,10 @@ lint: build  ## check format, types, stubs and style, warnings are errors
 	$(BIN)/ruff format -q --check python tests_py examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
+
+cross:  ## check that the code compiles for Windows and macOS
+	rustup target add $(TARGETS)
+	cargo clippy -q --workspace $(addprefix --target ,$(TARGETS)) -- -D warnings
 
 fmt: setup  ## format everything
 	cargo fmt --all

@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN = $(VENV)/bin
+BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Which `test-pythons` is for; those that pyenv has, if none are named.
+PYTHONS ?=
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
@@ -10,7 +12,7 @@ TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons leaks lint cross fmt bench bench-python memory fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,8 +47,11 @@ test-python: build  ## run the Python tests
 leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
 	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
 
-test-pythons: build  ## run the Python tests on every other Python found (pyenv), with one wheel
-	scripts/test-pythons.sh
+test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv)
+	BIN=$(BIN) scripts/test-pythons.sh $(PYTHONS)
+
+test-sid: build  ## run the Python tests on the Pythons of Debian unstable (root, debootstrap)
+	scripts/test-sid.sh
 
 lint: build  ## check format, types, stubs and style, warnings are errors
 	cargo fmt --all --check
@@ -76,7 +81,7 @@ memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
 	$(BIN)/python scripts/memory.py $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
-	scripts/fuzz.sh $(FUZZ_SECONDS)
+	PYTHON=$(PYTHON) scripts/fuzz.sh $(FUZZ_SECONDS)
 
 wheel: setup  ## build the abi3 wheel into dist/
 	$(BIN)/maturin build --release -o dist

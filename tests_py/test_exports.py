@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sysconfig
 import types
 from pathlib import Path
 
 import pytest
 
 import httpy
+from support import environment, python
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -85,3 +88,12 @@ def test_what_a_class_offers_says_what_it_does(name: str) -> None:
     ]
 
     assert silent == []
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_free_threaded_python_stays_free_threaded() -> None:
+    program = "import sys, httpy; sys.exit(sys._is_gil_enabled())"
+
+    done = subprocess.run(python("-W", "error", "-c", program), env=environment())
+
+    assert done.returncode == 0

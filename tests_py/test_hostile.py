@@ -2,7 +2,7 @@
 
 A witness beside each attack asks all the time, on new connections. The median of its answers has to be there within
 100 ms; the median, because this machine has other things to do, and single answers may be late for that. But none may
-fail or take more than a second.
+fail or take more than a second. On a machine with more to do than its processors can, both are longer in proportion.
 Memory is what the server's process alone holds: the kernel's socket buffers are not part of it.
 """
 

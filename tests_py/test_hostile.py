@@ -94,7 +94,7 @@ def rounds(seconds: float, while_any: Collection[object] = ()) -> Iterator[None]
 
 
 def test_connections_that_never_send_are_closed_at_the_limit() -> None:
-    with victim(keep_alive_timeout=1) as server, attackers(server, 1000) as silent:
+    with victim(keep_alive_timeout=1, head_timeout=1) as server, attackers(server, 1000) as silent:
         assert server.memory() < 1000 * 16 * KIB
 
         assert set(received_until_closed(silent, 1 + SLACK_S)) == {b""}

@@ -139,6 +139,13 @@ def test_every_limit_is_described_with_its_default():
     assert {name: float(value) for name, value in rows.items()} == _httpy.defaults()
 
 
+def test_every_setting_of_workers_is_described_with_its_default():
+    text = (ROOT / "docs" / "workers.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w.]+) \|", text, re.MULTILINE))
+
+    assert rows == {name: str(value) for name, value in _httpy.supervision_defaults().items()}
+
+
 # -- the tests above can fail --------------------------------------------------------------------------------------
 
 PAGE = """

@@ -75,20 +75,24 @@ def test_the_parent_has_neither_the_app_nor_asyncio(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connections_that_come_all_at_once_are_spread_over_the_workers(loop: str, workers: int) -> None:
+    """Without giving way: 49 and 15; 49, 12, 3 and 0. With: 27 to 37, 13 to 19; on a busy machine not each time."""
     with crew({"workers": workers, "config": {"loop": loop}}) as server:
         server.serves()
-        with contextlib.ExitStack() as opened:
-            connections = [opened.enter_context(socket.socket()) for _ in range(64)]
-            for one in connections:
-                one.setblocking(False)
-                one.connect_ex(("127.0.0.1", server.port))
 
-            shares = Counter(holder_of(one) for one in connections)
+        assert any(least_of_64(server) >= 0.65 * 64 / workers for _ in range(5))
 
-        assert sorted(shares) == sorted(server.workers())
-        # Without giving way: 49 and 15; 49, 12, 3 and 0. On an idle machine, with: nearly equal.
-        assert min(shares.values()) >= 64 / workers / 2, shares
         assert end_of(server) == 0
+
+
+def least_of_64(server: Crew) -> int:
+    """Opens 64 connections at once; returns how many of them the worker has that has the fewest."""
+    with contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(socket.socket()) for _ in range(64)]
+        for one in connections:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", server.port))
+        shares = Counter(holder_of(one) for one in connections)
+    return min(shares[worker] for worker in server.workers())
 
 
 def holder_of(connection: socket.socket) -> int:

@@ -58,9 +58,9 @@ test-sid: build  ## run the Python tests on the Pythons of Debian unstable (root
 lint: build  ## check format, types, stubs and style, warnings are errors
 	cargo fmt --all --check
 	cargo clippy -q --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --document-private-items
-	$(BIN)/ruff check -q python tests_py examples benches scripts
-	$(BIN)/ruff format -q --check python tests_py examples benches scripts
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --document-private-items
+	$(BIN)/ruff check -q python tests_py examples benches scripts fuzz
+	$(BIN)/ruff format -q --check python tests_py examples benches scripts fuzz
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
 
@@ -70,8 +70,8 @@ cross:  ## check that the code compiles for Windows and macOS
 
 fmt: setup  ## format everything
 	cargo fmt --all
-	$(BIN)/ruff check -q --fix python tests_py examples benches scripts
-	$(BIN)/ruff format -q python tests_py examples benches scripts
+	$(BIN)/ruff check -q --fix python tests_py examples benches scripts fuzz
+	$(BIN)/ruff format -q python tests_py examples benches scripts fuzz
 
 bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
 	scripts/bench.sh

@@ -233,6 +233,7 @@ impl EventLoop {
     }
 
     /// Parks tasks whose handlers have ended, from now on: `entered` will be called in each round of the loop's.
+    #[cfg(unix)]
     pub(crate) fn park_tasks(self: &Rc<Self>, py: Python<'_>) -> PyResult<()> {
         *self.parked.borrow_mut() = Some(Py::new(py, Parked::new(self))?);
         Ok(())
@@ -260,6 +261,7 @@ impl EventLoop {
 
     /// Decides which of the tasks that were parked wait for another handler. Whoever waits for one that ends has to be
     /// told: returns whether there was one.
+    #[cfg(unix)]
     fn settle_parked(&self, py: Python<'_>) -> bool {
         let mut has_ended = false;
         let Some(parts) = &self.parts else { return has_ended };

@@ -2,7 +2,7 @@
 //!
 //! Two drivers, one surface. With `selector` the loop's selector *is* tokio, so requests are answered on the loop's own
 //! thread without any hand-over. With `thread` tokio has a thread of its own and hands batches to a loop it does not
-//! control (uvloop, Windows, somebody else's loop). What is above asks [`run`] and does not know which it is.
+//! control (uvloop, Windows, somebody else's loop). What is above asks [`run()`] and does not know which it is.
 
 mod bell;
 mod context;

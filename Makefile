@@ -8,11 +8,13 @@ PYTHONS ?=
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
+HOSTILE_SECONDS ?= 10
+EXAMPLES ?= 20000
 TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,8 +82,14 @@ bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, 
 memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
 	$(BIN)/python scripts/memory.py $(ARGUMENTS)
 
+hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS in each of its modes
+	$(BIN)/python scripts/hostile.py --seconds $(HOSTILE_SECONDS)
+
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	PYTHON=$(PYTHON) scripts/fuzz.sh $(FUZZ_SECONDS)
+
+second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
+	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing
 
 wheel: setup  ## build the abi3 wheel into dist/
 	$(BIN)/maturin build --release -o dist

@@ -11,17 +11,58 @@ pub struct Config {
     pub max_target_bytes: usize,
     /// Largest field section (request line included) in bytes; larger is 431. 64 KiB.
     pub max_head_bytes: usize,
+    /// Longest field line in bytes, name and value; longer is 431. 16 KiB, as AWS's load balancers: browsers send
+    /// cookies of 4 KiB, and single sign-on sends tokens of 12.
+    pub max_field_bytes: usize,
     /// Most field lines in a request; more is 431. 100: browsers send 15 to 30, and hyper keeps 100 on the stack.
     pub max_fields: usize,
     /// Largest request body in bytes a handler may be given; larger is 413. 16 MiB.
     pub max_body_bytes: u64,
-    /// Longest wait for a complete request head, from accept or from the end of the previous response. 10 s. Later is a
-    /// close, with a 408 before it if a part of the head has come. As long may unread content take to be discarded.
+    /// Longest wait for the first byte of a request, from accept or from the end of the previous response; later is a
+    /// close. 75 s, as nginx: longer than proxies keep idle connections (60 s at nginx and AWS), so that theirs never meet
+    /// one that is about to close. The first request has `head_timeout` at least.
+    pub keep_alive_timeout: Duration,
+    /// Longest wait for the rest of a request head, from its first byte; later is a 408. 10 s: it is one packet or a few.
+    /// As long may a handshake take, and unread content to be discarded.
     pub head_timeout: Duration,
+    /// Least rate of arriving content in bytes per second, while somebody waits for it; slower is a 408. 240, as Kestrel:
+    /// what a modem of 2400 bit/s did. 0 is no limit.
+    pub body_min_rate: u64,
+    /// Over how long that rate is measured. 10 s: a phone that changes cells is silent for some.
+    pub body_timeout: Duration,
+    /// Longest wait for a client to take any byte of a response, while there is something to send; later is a close. 30 s:
+    /// any that lives has taken one by then, while TCP by itself would wait for the dead for a quarter of an hour.
+    pub write_timeout: Duration,
     /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
     pub grace: Duration,
+    /// How long an idle connection is kept for another request when the server stops, from the end of its last response. 1 s:
+    /// who asks more often than that gets an answer that says `Connection: close` instead of a connection that is closed
+    /// under the request; and nobody waits for a browser.
+    pub idle_grace: Duration,
+    /// Longest the app's shutdown may take, once requests have ended. 10 s, what `docker stop` gives a whole process.
+    pub shutdown_timeout: Duration,
     /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
     pub backlog: u32,
+    /// Most open connections of one server; 0 is no limit. 10,000: 100 MiB or so if all of them are idle. Fewer where the
+    /// system grants fewer descriptors.
+    pub max_connections: usize,
+    /// Most open connections of one IPv4 address or IPv6 /64; 0 is no limit. 1,000: far above any client, and about what a
+    /// busy proxy keeps, while ten addresses are needed to fill a server. Clients without an address, and those of the machine
+    /// and its own networks, are not counted: see [`Network`](crate::conn::Network).
+    pub max_connections_per_address: usize,
+    /// Longest a connection may take to be set up before its first byte of HTTP (TLS). 10 s: several round trips to the far
+    /// end of the world, with packets lost.
+    pub handshake_timeout: Duration,
+    /// Most requests that are being answered at the same time; 0 is no limit. 1,024: more than a machine can work on, so that
+    /// only those who wait for something else (a database, a timer) come near.
+    pub max_in_flight: usize,
+    /// Most requests that wait for one of these to end; more are 503. 1,024, another round.
+    pub max_queued: usize,
+    /// Longest they wait; longer is 503. 1 s: who comes late through a queue has often been given up on.
+    pub queue_timeout: Duration,
+    /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
+    /// application knows.
+    pub handler_timeout: Option<Duration>,
 }
 
 impl Default for Config {
@@ -29,11 +70,58 @@ impl Default for Config {
         Self {
             max_target_bytes: 8 * 1024,
             max_head_bytes: 64 * 1024,
+            max_field_bytes: 16 * 1024,
             max_fields: 100,
             max_body_bytes: 16 * 1024 * 1024,
+            keep_alive_timeout: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
+            body_min_rate: 240,
+            body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(30),
+            idle_grace: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(10),
             backlog: 2048,
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            max_in_flight: 1024,
+            max_queued: 1024,
+            queue_timeout: Duration::from_secs(1),
+            handler_timeout: None,
+        }
+    }
+}
+
+/// How worker processes are looked after. What looks after them is no part of this package; their defaults are, as all.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Supervision {
+    /// How many workers. 1.
+    pub workers: u32,
+    /// How long a worker's loop may be stuck before the worker is killed and replaced; zero is for ever. 30 s, as gunicorn.
+    pub worker_timeout: Duration,
+    /// After how many requests a worker is replaced; zero is never. Never: it is a remedy for leaks, not a habit.
+    pub max_requests: u64,
+    /// With how much resident memory, in bytes, a worker is replaced; zero is with any. With any, for the same reason.
+    pub max_rss: u64,
+    /// By how much of themselves the two limits above are raised at most, drawn anew for each worker, so that workers that
+    /// started together are not replaced together. 0.1.
+    pub recycle_jitter: f64,
+    /// Whether every worker has a listening socket of its own (`SO_REUSEPORT`), so that the system spreads connections over
+    /// workers. No: those that wait for a worker that is busy are then not taken by one that is free.
+    pub reuse_port: bool,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            worker_timeout: Duration::from_secs(30),
+            max_requests: 0,
+            max_rss: 0,
+            recycle_jitter: 0.1,
+            reuse_port: false,
         }
     }
 }

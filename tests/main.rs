@@ -2,5 +2,6 @@
 
 mod architecture;
 mod h1;
+mod limits;
 mod plug_in;
 mod support;

@@ -103,6 +103,7 @@ async def everything(request: Request, id: int, rest: str, q: str, many: list[in
             "id",
             "is_keep_alive",
             "is_disconnected",
+            "is_stopping",
             "route",
         ),
     ]

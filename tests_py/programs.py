@@ -15,7 +15,14 @@ from support import PATIENCE_S, environment
 
 @contextlib.contextmanager
 def running(command: Sequence[str], **options: Any) -> Iterator[int]:
-    """Runs a server program for as long as the block, and gives its port.
+    """Runs a server program for as long as the block, and gives its port."""
+    with started(command, **options) as (_, port):
+        yield port
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Runs a server program for as long as the block, and gives the process and its port.
 
     Every server says its URL on standard error when it accepts connections; that is waited for.
     """
@@ -28,7 +35,7 @@ def running(command: Sequence[str], **options: Any) -> Iterator[int]:
         late.start()
         port = _port(process.stderr)
         late.cancel()
-        yield port
+        yield process, port
     finally:
         late.cancel()
         process.terminate()

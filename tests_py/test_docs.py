@@ -27,6 +27,8 @@ import pytest
 
 import httpy
 from httpy import App, Server, _httpy
+from httpy.flags import shown_default
+from httpy.settings import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [
@@ -141,6 +143,29 @@ def test_every_limit_is_described_with_its_default():
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+)", text, re.MULTILINE))
 
     assert {name: float(value) for name, value in rows.items()} == _httpy.defaults()
+
+
+def test_every_flag_is_described_with_its_default():
+    text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    rows = re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+)[^`]*` \| (.+?) \|", text, re.MULTILINE)
+    settings = [one for one in table().values() if one.name not in {*_httpy.defaults(), "app"}]
+
+    assert dict(rows) == {setting.flag: shown_default(setting) for setting in settings}
+    assert len(rows) == len(settings)
+
+
+def test_every_short_flag_is_described():
+    text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(-\w)`, `(--[\w-]+)", text, re.MULTILINE)
+
+    assert set(rows) == {(setting.short, setting.flag) for setting in table().values() if setting.short}
+
+
+def test_every_setting_of_workers_is_described_with_its_default():
+    text = (ROOT / "docs" / "workers.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w.]+) \|", text, re.MULTILINE))
+
+    assert rows == {name: str(value) for name, value in _httpy.supervision_defaults().items()}
 
 
 # -- the tests above can fail --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import subprocess
+import sys
 import sysconfig
 import types
 from pathlib import Path
@@ -63,13 +64,23 @@ def test_the_list_is_in_order() -> None:
 
 
 def test_no_other_name_is_public() -> None:
+    # They are imported when they are asked for.
+    for name in httpy.__all__:
+        getattr(httpy, name)
+
     public = {
         name
         for name, value in vars(httpy).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
+    } - {"TYPE_CHECKING"}
 
     assert public == {name for name in httpy.__all__ if not name.startswith("_")}
+
+
+def test_all_names_are_listed_before_they_are_asked_for() -> None:
+    code = "import httpy, sys; print(set(httpy.__all__) <= set(dir(httpy)), 'asyncio' in sys.modules)"
+
+    assert subprocess.run(python("-c", code), stdout=subprocess.PIPE, text=True).stdout == "True False\n"
 
 
 @pytest.mark.parametrize("name", [name for name in httpy.__all__ if inspect.isclass(getattr(httpy, name))])
@@ -88,6 +99,14 @@ def test_what_a_class_offers_says_what_it_does(name: str) -> None:
     ]
 
     assert silent == []
+
+
+def test_the_package_alone_imports_little() -> None:
+    """The process that watches over workers is small."""
+    code = "import sys, httpy; print(sorted({'asyncio', 'typing', 'httpy._httpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")

@@ -1406,19 +1406,22 @@ def test_a_client_that_leaves_is_no_failure_of_the_handler(served: Served, error
 
 
 @pytest.mark.parametrize("kind", ["async", "pooled"])
-def test_malformed_framing_ends_the_content_with_an_error(served: Served, kind: str) -> None:
+def test_malformed_framing_is_refused_and_ends_the_handler(served: Served, kind: str) -> None:
     raised: list[type[BaseException]] = []
+    first = threading.Event()
 
-    async def handler(request: Any) -> Any:
+    async def handler(request: Any) -> None:
         try:
-            return await echo(request)
+            async for _ in request.stream():
+                first.set()
         except BaseException as error:
             raised.append(type(error))
             raise
 
-    def pooled(request: Any) -> Any:
+    def pooled(request: Any) -> None:
         try:
-            return echo_pooled(request)
+            for _ in request.stream():
+                first.set()
         except BaseException as error:
             raised.append(type(error))
             raise
@@ -1427,10 +1430,15 @@ def test_malformed_framing_ends_the_content_with_an_error(served: Served, kind: 
 
     with served, served.connect() as client:
         client.request("/", "Transfer-Encoding: chunked", method="POST")
-        client.send(b"5\r\nhello\r\nnot a size\r\n")
+        client.send(b"5\r\nhello\r\n")
+        assert first.wait(SECONDS)
+        client.send(b"not a size\r\n")
+        answer = client.answer()
         wait_until(lambda: raised)
 
-    assert raised == [ClientDisconnected]
+    assert raised == [asyncio.CancelledError if kind == "async" else ClientDisconnected]
+    assert answer.status == 400
+    assert answer.body == b"a chunk's size is no plain hexadecimal number (RFC 9112 section 7.1)"
 
 
 def test_content_arrives_only_once(served: Served) -> None:

@@ -448,6 +448,46 @@ fn boolean<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
     Some(PyBool::new(py, value).to_owned().into_any())
 }
 
+/// Calls a function without arguments.
+pub(crate) fn call_none<'py>(py: Python<'py>, function: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    vectorcall(py, function, &[], None)
+}
+
+/// Calls a function with one argument, without the tuple that `call1` makes.
+pub(crate) fn call_one<'py, T>(function: &Py<PyAny>, argument: &Bound<'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the argument is a live object for as long as the call.
+    unsafe { call_pointers(argument.py(), function, &[argument.as_ptr()]) }
+}
+
+/// Calls a function with two arguments, without the tuple that `call1` makes.
+pub(crate) fn call_two<'py>(
+    function: &Py<PyAny>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the arguments are live objects for as long as the call.
+    unsafe { call_pointers(first.py(), function, &[first.as_ptr(), second.as_ptr()]) }
+}
+
+/// # Safety
+/// The arguments must be live objects for as long as the call.
+unsafe fn call_pointers<'py>(
+    py: Python<'py>,
+    function: &Py<PyAny>,
+    arguments: &[*mut ffi::PyObject],
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(vectorcall) = symbols().vectorcall {
+        // SAFETY: live objects, says the caller; a new reference, or null with an exception set.
+        return unsafe {
+            let result = vectorcall(function.as_ptr(), arguments.as_ptr(), arguments.len(), std::ptr::null_mut());
+            Bound::from_owned_ptr_or_err(py, result)
+        };
+    }
+    // SAFETY: live objects, says the caller.
+    let borrowed = arguments.iter().map(|argument| unsafe { Bound::from_borrowed_ptr(py, *argument) });
+    function.bind(py).call1(PyTuple::new(py, borrowed.collect::<Vec<_>>())?)
+}
+
 /// Calls a function with positional arguments, the last of which `keywords` names.
 pub(crate) fn vectorcall<'py>(
     py: Python<'py>,

@@ -35,5 +35,5 @@ pub struct Row {
 
 /// Every protocol HTTPy speaks over a byte stream, most particular first.
 pub fn table() -> Vec<Row> {
-    vec![Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: Rc::new(H1) }]
+    vec![Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: Rc::new(H1::default()) }]
 }

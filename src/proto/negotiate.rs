@@ -5,7 +5,10 @@
 use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::ReadBuf, time::timeout};
+use tokio::{
+    io::ReadBuf,
+    time::{sleep, timeout},
+};
 
 use super::{Looks, Row};
 use crate::{
@@ -47,8 +50,8 @@ impl Protocol<Stream> for Negotiate {
                 timeout(cx.config.head_timeout.max(Duration::from_millis(1)), choose(&rows, &mut connection.io));
             let row = tokio::select! {
                 chosen = chosen => match chosen { Ok(Some(row)) => row, _ => return },
-                // Nothing was received yet, so nothing is lost by closing.
-                () = cx.signal.started() => return,
+                // Nothing was received yet: as an idle connection of any protocol.
+                () = async { cx.signal.started().await; sleep(cx.config.idle_grace).await } => return,
             };
             row.protocol.serve(connection, cx).await;
         })

@@ -443,7 +443,7 @@ class Supervisor:
                     _log("error", "worker %d did not end in time and is killed", worker.pid)
                     worker.kill()
                     worker.deadline = None
-            elif self._worker_timeout and worker.silence(now) > self._worker_timeout:
+            elif self._watches(worker) and worker.silence(now) > self._worker_timeout:
                 _log("error", "the loop of worker %d is stuck: the worker is killed", worker.pid)
                 worker.abort()
         if self._notifier is not None and self._notifier.watchdog_s is not None and now >= self._next_alive:
@@ -546,8 +546,8 @@ class Supervisor:
         for worker in self._workers():
             if worker.deadline is not None:
                 until = min(until, worker.deadline)
-            elif self._worker_timeout and worker.last_beat is not None:
-                until = min(until, worker.last_beat + self._worker_timeout)
+            elif self._watches(worker):
+                until = min(until, now + self._worker_timeout - worker.silence(now))
         for slot in self._slots:
             if slot.rests_until > now:
                 until = min(until, slot.rests_until)
@@ -562,6 +562,10 @@ class Supervisor:
         if now > until + _PAUSE_S:
             for worker in self._workers():
                 worker.excuse(now)
+
+    def _watches(self, worker: WorkerProcess) -> bool:
+        """Whether a worker can get stuck: not before it serves, nor when it was killed and has yet to end."""
+        return self._worker_timeout > 0 and worker.last_beat is not None and not worker.was_killed
 
     def _workers(self) -> list[WorkerProcess]:
         return [worker for slot in self._slots for worker in slot.workers()] + self._leaving

@@ -5,3 +5,4 @@ mod h1;
 mod limits;
 mod plug_in;
 mod support;
+mod tls;

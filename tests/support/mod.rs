@@ -24,7 +24,7 @@ use httpy::{
 };
 pub(crate) use log::log;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     runtime::{Builder, LocalOptions},
     sync::{mpsc, oneshot},
 };
@@ -94,13 +94,13 @@ impl Served {
 }
 
 /// A client's end of a connection.
-pub(crate) struct Client {
-    pub(crate) io: DuplexStream,
+pub(crate) struct Client<IO = DuplexStream> {
+    pub(crate) io: IO,
     ahead: Vec<u8>,
 }
 
-impl Client {
-    pub(crate) fn over(io: DuplexStream) -> Self {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
+    pub(crate) fn over(io: IO) -> Self {
         Self { io, ahead: Vec::new() }
     }
 

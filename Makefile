@@ -7,10 +7,11 @@ BIN = $(VENV)/bin
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
 HOSTILE_SECONDS ?= 10
+EXAMPLES ?= 20000
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons leaks lint fmt bench bench-python memory hostile fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons leaks lint fmt bench bench-python memory hostile fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +77,9 @@ hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS i
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
+	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing
 
 wheel: setup  ## build the abi3 wheel into dist/
 	$(BIN)/maturin build --release -o dist

@@ -3,9 +3,10 @@
 
     .venv/bin/python scripts/memory.py [--connections 10000]
 
-Exits 1 if that is more than HTTPy is to take. Two figures of the process: `private` is what it alone holds; `PSS`
-adds its share of the pages that others use too, and so depends on what else runs: the interpreter's own 6 MiB of
-code count in full if no other Python does.
+Exits 1 if that is more than HTTPy is to take.
+
+Two figures of the process: `private` is what it alone holds; `PSS` adds its share of the pages that others use too, and
+so depends on what else runs: the interpreter's own 6 MiB of code count in full if no other Python does.
 The kernel's socket buffers belong to neither.
 """
 
@@ -67,12 +68,9 @@ def main() -> int:
             show("and has rested", rested)
         finally:
             server.terminate()
-    each = [(after[0] - idle[0]) / count for after in (silent, answered, rested)]
-    print(
-        f"bytes for each connection: {each[0]:.0f} before its first request, {each[1]:.0f} after its response, "
-        f"{each[2]:.0f} rested"
-    )
-    is_well = idle[1] <= MAX_IDLE and max(each) <= MAX_CONNECTION
+    each_silent, each_rested = ((after[0] - idle[0]) / count for after in (silent, rested))
+    print(f"bytes for each connection: {each_silent:.0f} before its first request, {each_rested:.0f} rested")
+    is_well = idle[1] <= MAX_IDLE and max(each_silent, each_rested) <= MAX_CONNECTION
     print(
         f"targets: idle (PSS) {MAX_IDLE >> 20} MiB, each connection {MAX_CONNECTION} bytes: "
         f"{'met' if is_well else 'NOT met'}"

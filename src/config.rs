@@ -20,17 +20,18 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// Longest wait for the first byte of a request, from accept or from the end of the previous response; later is a
     /// close. 75 s, as nginx: longer than proxies keep idle connections (60 s at nginx and AWS), so that theirs never meet
-    /// one that is about to close.
+    /// one that is about to close. The first request has `head_timeout` at least.
     pub keep_alive_timeout: Duration,
     /// Longest wait for the rest of a request head, from its first byte; later is a 408. 10 s: it is one packet or a few.
     /// As long may a handshake take, and unread content to be discarded.
     pub head_timeout: Duration,
     /// Least rate of arriving content in bytes per second, while somebody waits for it; slower is a 408. 240, as Kestrel:
-    /// a tenth of what the slowest modems did. 0 is no limit.
+    /// what a modem of 2400 bit/s did. 0 is no limit.
     pub body_min_rate: u64,
     /// Over how long that rate is measured. 10 s: a phone that changes cells is silent for some.
     pub body_timeout: Duration,
-    /// Longest wait for a client to take any byte of a response, while there is something to send; later is a close. 30 s.
+    /// Longest wait for a client to take any byte of a response, while there is something to send; later is a close. 30 s:
+    /// any that lives has taken one by then, while TCP by itself would wait for the dead for a quarter of an hour.
     pub write_timeout: Duration,
     /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
     pub grace: Duration,

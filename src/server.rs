@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    conn::{Cx, Drain, Incoming, Listener, Network, Open, Place, Protocol},
+    conn::{Cx, Drain, Incoming, Listener, Network, Open, Place, Protocol, Siblings},
     error::panic_message,
     handler::Stack,
     message::Stream,
@@ -56,9 +56,10 @@ impl Server {
         protocol: Rc<dyn Protocol<Stream>>,
         stack: Stack,
         config: Arc<Config>,
+        siblings: Option<Siblings>,
     ) -> Self {
         let drain = Drain::default();
-        let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address));
+        let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
         let mut accepting = JoinSet::new();
         let stopping = watch::Sender::new(None);
         for listener in listeners {
@@ -84,6 +85,7 @@ impl Server {
     pub async fn stop(mut self, grace: Duration, queued: Queued) -> usize {
         let deadline = deadline(grace);
         self.drain.start();
+        self.open.leave();
         self.stopping.send_replace(Some(queued));
         let accepted = timeout_at(deadline, async { while self.accepting.join_next().await.is_some() {} }).await;
         if accepted.is_err() {
@@ -103,6 +105,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.open.leave();
         self.open.abort();
     }
 }
@@ -122,7 +125,7 @@ async fn accept(listener: Box<dyn Listener>, connections: Connections, mut stopp
             let accepted = tokio::select! {
                 biased;
                 asked = &mut asked => break asked.map_or(None, |asked| *asked),
-                accepted = listener.accept() => accepted,
+                accepted = accept_one(&*listener, &connections.open) => accepted,
             };
             // Not given up when the server stops: who was accepted may be waiting for room.
             connections.take(accepted, &*listener).await;
@@ -148,8 +151,22 @@ async fn accept(listener: Box<dyn Listener>, connections: Connections, mut stopp
 
 async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infallible {
     loop {
-        connections.take(listener.accept().await, listener).await;
+        let accepted = accept_one(listener, &connections.open).await;
+        connections.take(accepted, listener).await;
     }
+}
+
+/// Accepts a connection; none if another process has taken it.
+async fn accept_one(listener: &dyn Listener, open: &Open) -> io::Result<Option<Incoming>> {
+    if let Some(siblings) = open.siblings()
+        && siblings.is_ahead(open.count())
+        && let Some(readable) = listener.readable()
+    {
+        readable.await?;
+        siblings.give_way(open.count()).await;
+        return listener.accept_queued();
+    }
+    listener.accept().await.map(Some)
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener.
@@ -169,9 +186,10 @@ struct Connections {
 
 impl Connections {
     /// Serves who was accepted, or gets over it that nobody could be.
-    async fn take(&self, accepted: io::Result<Incoming>, listener: &dyn Listener) {
+    async fn take(&self, accepted: io::Result<Option<Incoming>>, listener: &dyn Listener) {
         match accepted {
-            Ok(incoming) => self.admit(incoming).await,
+            Ok(Some(incoming)) => self.admit(incoming).await,
+            Ok(None) => {}
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, address = listener.address(), "accept failed");

@@ -6,11 +6,24 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Optional
 
-from support import PATIENCE_S, environment, python
+from httpy import _httpy
+from support import PATIENCE_S, environment
+
+
+def _is_for_all(path: str) -> bool:
+    """Whether everybody may run a program, which has to be found on the way."""
+    file = Path(path).resolve()
+    return file.exists() and all(folder.stat().st_mode & 0o001 for folder in (file, *file.parents))
+
+
+# Pythons for tests that become somebody else: one that root has for itself can't be anybody else's.
+PUBLIC_PYTHONS = [path for path in (sys.executable, "/usr/bin/python3") if _is_for_all(path)]
+PUBLIC_VARIABLES = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(Path(_httpy.__file__).parent.parent)}
 
 
 class Command:
@@ -20,18 +33,24 @@ class Command:
         command: Its arguments after `python`.
         folder: Where it is started.
         variables: Of its environment, besides this process's own that are not `HTTPY_*`.
+        interpreter: The Python. Defaults to this one.
 
     Attributes:
         said: The lines of standard error that were read.
     """
 
     def __init__(
-        self, *command: str, folder: Path, variables: Optional[dict[str, str]] = None, **options: Any
-    ):
+        self,
+        *command: str,
+        folder: Path,
+        variables: Optional[dict[str, str]] = None,
+        interpreter: str = sys.executable,
+        **options: Any,
+    ) -> None:
         known = {name: value for name, value in environment().items() if not name.startswith("HTTPY_")}
         known.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            python(*command),
+            [interpreter, *command],
             cwd=folder,
             env={**known, **(variables or {})},
             stdin=subprocess.DEVNULL,

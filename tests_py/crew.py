@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -133,10 +133,18 @@ class Crew:
 
 
 @contextlib.contextmanager
-def crew(options: Optional[dict[str, Any]] = None, **popen: Any) -> Iterator[Crew]:
-    """Runs `crew_program.py`, and ends it with the block."""
+def crew(
+    options: Optional[dict[str, Any]] = None, *, before: Sequence[str] = (), **popen: Any
+) -> Iterator[Crew]:
+    """Runs `crew_program.py`, and ends it with the block.
+
+    Args:
+        options: Those of the program.
+        before: A program that runs it.
+        **popen: For the process.
+    """
     options = {"workers": 2, **(options or {})}
-    running = Crew(python(str(HERE / "crew_program.py"), json.dumps(options)), **popen)
+    running = Crew([*before, *python(str(HERE / "crew_program.py"), json.dumps(options))], **popen)
     try:
         yield running
     finally:

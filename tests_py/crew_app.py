@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -85,8 +86,11 @@ def load(**wishes: Any) -> App:
         held.append(os.urandom(1024) * 1024 * mebibytes)
         return str(os.getpid())
 
-    @app.get("/thread")
-    async def thread() -> None:
-        threading.Thread(target=time.sleep, args=(1000,)).start()
+    @app.get("/orphan")
+    async def orphan() -> str:
+        # Its child is left behind when it ends.
+        program = "import os, subprocess, sys; print(subprocess.Popen(['sleep', sys.argv[1]]).pid)"
+        command = [sys.executable, "-c", program, "0.2"]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
     return app

@@ -277,6 +277,8 @@ def test_what_would_start_is_well(here: Path, capsys: pytest.CaptureFixture[str]
         (["shpo:app"], 2),
         (["shop:app", "--bind", "nonsense:x"], 2),
         (["shop:app", "--max-fields", "-1"], 2),
+        (["shop:app", "--user", "no-such-user"], 2),
+        (["shop:app", "--group", "no-such-group"], 2),
         (["failing:app"], 1),
     ],
 )

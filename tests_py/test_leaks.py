@@ -9,9 +9,11 @@ there once for each of them, so the bounds tell a leak from noise:
 - blocks: 500. Python's own allocations, strings among them. Measured noise is 160, of caches and free lists.
 - heap: 256 KiB. What native code has asked for. The least that malloc gives is 32 bytes, which are 312 KiB if every
   one of 10,000 requests leaks them. Measured noise is 35 KiB: buffers as large as the busiest moment needs.
-- rss: 1 MiB. What the system sees, were it anything that is not counted above. Measured noise is 116 KiB; with
-  AT_ONCE threads or connections at a time 2 MiB, so there it is 4 MiB.
+- rss: 1 MiB. What the system sees, were it anything that is not counted above. Measured noise is 116 KiB.
 - tasks: 0.
+
+Threads come and go, and take memory while they are there. Where many of them work, measured noise of the heap is
+270 KiB and of the rest 2 MiB, so 1 MiB and 4 MiB are allowed; there it takes `make leaks` to see 32 bytes a request.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ CONNECTIONS = 4
 # Less than the pool may have threads.
 AT_ONCE = 32
 DEPTH = 32
-MANY_THREADS = 4 * 1024 * 1024
+MANY_THREADS = {"heap": 1024 * 1024, "rss": 4 * 1024 * 1024}
 BOUNDS = {"objects": 60, "blocks": 500, "heap": 256 * 1024, "rss": 1024 * 1024, "tasks": 0}
 
 QUERY = "?q=text&many=1&many=2&other=true"
@@ -95,6 +97,7 @@ KINDS = {
     "background": to("GET", "/background"),
     "background, async": to("GET", "/background-async"),
 }
+POOLED = {"pooled", "crash, pooled", "middleware, pooled", "stream", "arriving, pooled", "background"}
 BESIDE = [
     *("inline", "async", "suspending", "pooled", "crash", "cycles"),
     *("middleware, pooled", "middleware, stream", "error handler that awaits"),
@@ -186,7 +189,7 @@ def growth_of(subject: Subject, request: bytes, requests: int) -> dict[str, int]
 def test_nothing_stays_of(kind: str, subject: Subject) -> None:
     growth = growth_of(subject, KINDS[kind], REQUESTS)
 
-    assert not excess(growth), growth
+    assert not excess(growth, **(MANY_THREADS if kind in POOLED else {})), growth
 
 
 @linux
@@ -195,7 +198,7 @@ def test_nothing_stays_of(kind: str, subject: Subject) -> None:
 def test_beside_a_loop_nothing_stays_of(kind: str, beside: Subject) -> None:
     growth = growth_of(beside, KINDS[kind], REQUESTS)
 
-    assert not excess(growth), growth
+    assert not excess(growth, **(MANY_THREADS if kind in POOLED else {})), growth
 
 
 @linux
@@ -237,7 +240,7 @@ def test_nothing_stays_of_what_is_cut_off(driver: str, kind: str, request: pytes
 
     growth = subject.growth(send, REQUESTS)
 
-    assert not excess(growth, rss=MANY_THREADS), growth
+    assert not excess(growth, **MANY_THREADS), growth
 
 
 @linux

@@ -527,7 +527,9 @@ SERVING = """
     @app.get("/blocked")
     async def blocked():
         print("waiting", flush=True)
-        time.sleep(1000)
+        # Not in one piece: a signal that comes just before it would have to wait for the next one, and be one with it.
+        while True:
+            time.sleep(0.05)
 
     app.run(port=0, loop={loop!r})
     print("after", flush=True)

@@ -126,6 +126,19 @@ def test_what_runs_is_finished_and_says_close() -> None:
     assert answer.endswith(b"waited")
 
 
+def test_a_terminal_that_is_closed_ends_it_gracefully_unless_nohup_says_otherwise() -> None:
+    program = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
+    with crew(alone()) as server, crew(alone(), before=program) as other:
+        waiting = [one.serves().send("/wait?seconds=0.5") for one in (server, other)]
+        for one in (server, other):
+            one.hears("waiting")
+            one.signal(signal.SIGHUP)
+
+        assert [read_all(one)[-6:] for one in waiting] == [b"waited"] * 2
+        assert server.ends() == 0
+        assert other.ask("/pid") == str(other.pid)
+
+
 # It ends
 
 
@@ -268,7 +281,10 @@ class Counting(Observer):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_requests_are_counted_and_one_of_them_is_told(loop: str) -> None:
     app, counting = App(), Counting()
-    app.get("/")(lambda: "hi")
+
+    @app.get("/")
+    async def index() -> str:
+        return "hi"
 
     Server(app, port=0, loop=loop).run(counting)
 

@@ -340,6 +340,8 @@ def test_a_generator_never_runs_on_the_loops_thread(served: Served) -> None:
         with served.connect() as client:
             client.request("/")
             client.head()
+        # What is still open when its grace is over is closed wherever it is dropped.
+        served.stop(SECONDS)
 
     assert loop_thread not in threads
 
@@ -1554,19 +1556,22 @@ def test_no_chunk_is_lost_when_waiting_for_it_times_out(served: Served) -> None:
 
 
 def test_two_tasks_cannot_wait_for_the_same_content(served: Served) -> None:
+    refused = threading.Event()
+
     async def handler(request: Any) -> Any:
         chunks = request.stream()
         first = asyncio.ensure_future(chunks.__anext__())
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="another task"):
             await chunks.__anext__()
+        refused.set()
         return (await first).decode()
 
     served.add("/", handler, "async", stream=True)
 
     with served, served.connect() as client:
         client.request("/", "Transfer-Encoding: chunked", method="POST")
-        time.sleep(0.05)
+        assert refused.wait(SECONDS)
         client.chunk(b"hello")
         client.chunk(b"")
         assert client.answer().body == b"hello"

@@ -601,6 +601,14 @@ class Core:
         Raises:
             ConfigError: if it is no listening stream socket.
         """
+    def share(self, descriptor: int, place: int, /) -> None:
+        """Shares connections with other workers, which are told in the shared memory behind a descriptor.
+
+        The descriptor stays the caller's; `place` is this worker's there. Not on Windows.
+
+        Raises:
+            OSError: if that memory can't be used.
+        """
     def start(self, selector: Selector | None, event_loop: Any, /) -> None:
         """Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to."""
     def stop(

@@ -230,7 +230,9 @@ def _resolve(address: Address) -> tuple[int, str]:
     if not address.host:
         return (socket.AF_INET6, "::") if socket.has_ipv6 else (socket.AF_INET, "0.0.0.0")
     try:
-        found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # As bytes: `str` goes through Python's IDNA, whose tables an address like 127.0.0.1 has no use for.
+        name = address.host.encode("ascii" if address.host.isascii() else "idna")
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"host {address.host!r} has no address: {reason}") from None

@@ -24,6 +24,7 @@ from .settings import (
     from_environment,
     from_mapping,
     merge,
+    misspelled_variables,
     table,
     with_defaults,
 )
@@ -196,15 +197,21 @@ def _version() -> str:
 
 
 def _run(parsed: Parsed, reporter: Reporter) -> int:
-    from .running import run
+    from .running import run, set_up_logs
 
     given = _gather(parsed)
-    reporter.format = with_defaults(given)["log_format"]
+    settings = with_defaults(given)
+    reporter.format = settings["log_format"]
+    for hint in misspelled_variables(os.environ):
+        import logging
+
+        set_up_logs(settings)
+        logging.getLogger("httpy").warning(hint)
     return run(_program(parsed, given), given, os.environ)
 
 
 def _routes(parsed: Parsed, reporter: Reporter) -> int:
-    given = _gather(parsed, table())
+    given = _gather(parsed)
     _program(parsed, given).load().describe()
     return 0
 
@@ -214,6 +221,7 @@ def _check(parsed: Parsed, reporter: Reporter) -> int:
         return _probe(parsed)
     if "timeout" in parsed.options:
         raise ConfigError("--timeout is for --url")
+    from .identity import group_id, user_id
     from .running import addresses_of, server_settings
     from .server import Server
 
@@ -223,9 +231,13 @@ def _check(parsed: Parsed, reporter: Reporter) -> int:
     addresses = addresses_of(settings)
     program = _program(parsed, given)
     app = program.load()
-    Server(app, **{**server_settings(settings), "access_log": False})
-    # What is found out only when the routes of mounts come together.
-    _httpy.Core(app._native()[0])
+    server = Server(app, **{**server_settings(settings), "access_log": False})
+    # Finds out what is known only when the routes of mounts come together, and what a limit may be.
+    _httpy.Core(app._native()[0], server._config)
+    if settings["user"] is not None:
+        user_id(settings["user"])
+    if settings["group"] is not None:
+        group_id(settings["group"])
     where = ", ".join(address.text for address in addresses)
     print(f"ok: {program.shown} would be served on {where}")
     return 0
@@ -258,7 +270,7 @@ def _probe(parsed: Parsed) -> int:
 # Settings
 
 
-def _gather(parsed: Parsed, known: Optional[dict[str, Setting]] = None) -> Given:
+def _gather(parsed: Parsed) -> Given:
     """The settings that somebody gave, from everywhere; goes to the folder and reads the environment file they name."""
     flags = parsed.settings
     _change_folder(flags.get("chdir") or os.environ.get("HTTPY_CHDIR"))

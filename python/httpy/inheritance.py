@@ -15,8 +15,16 @@ from collections.abc import Sequence
 _BY_INPUT = "-"
 
 
-def spawn(command: Sequence[str], sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
-    """Starts a program that has these sockets too, and can find them by its last argument (`received`)."""
+def spawn(
+    command: Sequence[str], sockets: Sequence[socket.socket], descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Starts a program that has these sockets too, and can find them by its last argument (`received`).
+
+    Args:
+        command: The program and its other arguments.
+        sockets: What it is to have.
+        descriptors: What else it is to have, by the same numbers. Not on Windows.
+    """
     if sys.platform == "win32":
         # A group of its own: Ctrl-C goes to the parent alone, which tells its children what to do.
         process = subprocess.Popen(
@@ -27,7 +35,7 @@ def spawn(command: Sequence[str], sockets: Sequence[socket.socket]) -> subproces
         process.stdin.close()
         return process
     numbers = [one.fileno() for one in sockets]
-    return subprocess.Popen([*command, ",".join(map(str, numbers))], pass_fds=numbers)
+    return subprocess.Popen([*command, ",".join(map(str, numbers))], pass_fds=[*numbers, *descriptors])
 
 
 def received(argument: str) -> list[socket.socket]:

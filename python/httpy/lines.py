@@ -6,8 +6,12 @@ An empty line only says that somebody is alive. Any other is a word, or an objec
 from __future__ import annotations
 
 import json
+import selectors
 import socket
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Lines:
@@ -18,6 +22,7 @@ class Lines:
     """
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
         self._socket = connection
         self._received = b""
         self.is_closed = False
@@ -27,10 +32,14 @@ class Lines:
         return self._socket.fileno()
 
     def send(self, line: str) -> None:
-        """Sends a line. Waits if the other end reads nothing and a socket's buffer is full; see `beat`."""
+        """Sends a line. Waits if the other end reads nothing and the system has no room; see `beat`."""
+        rest = line.encode() + b"\n"
         try:
-            self._socket.setblocking(True)
-            self._socket.sendall(line.encode() + b"\n")
+            while rest:
+                try:
+                    rest = rest[self._socket.send(rest) :]
+                except BlockingIOError:
+                    self._wait_for(selectors.EVENT_WRITE)
         except OSError:
             # It is gone, which reading tells.
             pass
@@ -42,37 +51,44 @@ class Lines:
     def beat(self) -> None:
         """Sends an empty line, unless that would have to wait."""
         try:
-            self._socket.setblocking(False)
             self._socket.send(b"\n")
         except OSError:
             pass
 
     def receive(self) -> list[str]:
         """Returns the lines that have come, without waiting."""
-        while not self.is_closed:
-            try:
-                self._socket.setblocking(False)
-                received = self._socket.recv(65536)
-            except BlockingIOError:
-                break
-            except OSError:
-                received = b""
-            self.is_closed = not received
-            self._received += received
+        while self._receive_some():
+            pass
         *lines, self._received = self._received.split(b"\n")
         return [line.decode() for line in lines]
 
     def wait(self) -> str:
-        """Waits for one line, the first; empty if the other end is gone before it."""
-        self._socket.setblocking(True)
+        """Waits for one line and returns it; empty if the other end is gone before it."""
         while b"\n" not in self._received:
-            received = self._socket.recv(65536)
-            if not received:
-                return ""
-            self._received += received
+            if not self._receive_some():
+                if self.is_closed:
+                    return ""
+                self._wait_for(selectors.EVENT_READ)
         line, _, self._received = self._received.partition(b"\n")
         return line.decode()
 
     def close(self) -> None:
         """Closes this end."""
         self._socket.close()
+
+    def _receive_some(self) -> bool:
+        """Takes in what there is; returns whether there may be more."""
+        try:
+            received = b"" if self.is_closed else self._socket.recv(65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            received = b""
+        self.is_closed = not received
+        self._received += received
+        return not self.is_closed
+
+    def _wait_for(self, event: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, event)
+            selector.select()

@@ -213,20 +213,6 @@ def mode(found: Any) -> int:
     return number
 
 
-def or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Makes a reader that also takes "none", which is no limit."""
-
-    def read_or_none(found: Any) -> Any:
-        if found is None or (isinstance(found, str) and found.strip().lower() == "none"):
-            return None
-        try:
-            return read(found)
-        except ValueError as error:
-            raise ValueError(f"{error}, or none") from None
-
-    return read_or_none
-
-
 def _whole(found: Any, expected: str) -> int:
     if isinstance(found, bool) or not isinstance(found, (int, str)):
         raise ValueError(expected)
@@ -360,9 +346,6 @@ def _reader(name: str, default: Any) -> tuple[Callable[[Any], Any], str]:
         return whole, "N"
     if isinstance(default, float):
         return seconds, "SECONDS"
-    if default is None:
-        # Off by default. A count has `max` in its name; everything else is a time.
-        return (or_none(whole), "N") if name.startswith("max_") else (or_none(seconds), "SECONDS")
     return text, name.upper()
 
 
@@ -387,10 +370,19 @@ def from_environment(environment: Mapping[str, str]) -> Given:
     return given
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Returns the `HTTPY_*` variables that are no setting."""
+def misspelled_variables(environment: Mapping[str, str]) -> list[str]:
+    """Returns what to say about `HTTPY_*` variables that are no settings, but nearly.
+
+    They are not refused: a variable may be meant for another program, or for the app.
+    """
     known = {setting.variable for setting in table().values()}
-    return sorted(name for name in environment if name.startswith("HTTPY_") and name not in known)
+    unknown = sorted(name for name in environment if name.startswith("HTTPY_") and name not in known)
+    if not unknown:
+        return []
+    import difflib
+
+    likely = ((name, difflib.get_close_matches(name, known, n=1, cutoff=0.85)) for name in unknown)
+    return [f"{name} is no setting; did you mean {near[0]}?" for name, near in likely if near]
 
 
 def from_mapping(values: Mapping[str, Any], source: str = "") -> Given:

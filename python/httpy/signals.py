@@ -1,4 +1,4 @@
-"""Turns SIGINT and SIGTERM into a stop, in the main thread.
+"""Turns SIGINT, SIGTERM and SIGHUP into a stop, in the main thread.
 
 The first signal asks for a graceful stop. The second asks for one at once and gives the app's shutdown a
 second; then, or at a third, the process ends, whatever still blocks it.
@@ -22,9 +22,10 @@ _LAST_GRACE_S = 1.0
 # What a terminal or a file needs is less; a pipe that nobody reads takes for ever.
 _FLUSH_S = 0.2
 
-# Windows has no SIGTERM from outside, and sends SIGBREAK for Ctrl-Break.
+# Windows has no SIGTERM from outside, and sends SIGBREAK for Ctrl-Break. SIGHUP is a terminal that is closed; workers
+# are restarted by it, but a process that is alone can't do that without being away for a while.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
 
 
@@ -55,7 +56,10 @@ def stop_on_signals(
         else:
             _end_now()
 
-    before = {number: signal.signal(number, on_signal) for number in signals}
+    # What `nohup` has had ignored stays so.
+    hangup = getattr(signal, "SIGHUP", None)
+    heeded = [number for number in signals if number != hangup or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in heeded}
     try:
         with _wakes(loop):
             yield

@@ -24,6 +24,7 @@ import sys
 import time
 
 from . import _httpy
+from .board import make_board
 from .errors import ConfigError
 from .inheritance import python_flags
 from .urls import url_of
@@ -31,7 +32,7 @@ from .worker_process import WorkerProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from typing import Any, Optional
 
     from .handover import Predecessor, Successor
@@ -164,6 +165,8 @@ class Supervisor:
         self._leaving: list[WorkerProcess] = []
         # How often the workers were restarted, by SIGHUP.
         self._generation = 0
+        # With sockets of their own, the system spreads connections.
+        self._board = None if self._reuse_port else make_board()
         self._notifier = notifier
         self._on_ready = on_ready or self._announce
         self._command = command or own_command()
@@ -206,9 +209,12 @@ class Supervisor:
                         return self._status
                     self._wait()
             finally:
+                # None is left, unless this process has failed: then they end by themselves.
                 for worker in self._workers():
-                    worker.kill()
+                    worker.close()
                 self._close_sockets()
+                if self._board is not None:
+                    self._board.close()
 
     # -- what is told from outside ---------------------------------------------------------------------------------
 
@@ -358,6 +364,8 @@ class Supervisor:
                 self._forget(worker)
                 self._lose(worker)
                 worker.close()
+        if os.getpid() == 1:
+            bury_orphans({worker.pid for worker in self._workers()})
 
     def _forget(self, one: Any) -> None:
         with contextlib.suppress(KeyError):
@@ -489,7 +497,7 @@ class Supervisor:
                 self._notifier.ready()
 
     def _start(self, slot: _Slot) -> WorkerProcess:
-        worker = WorkerProcess(slot.sockets, self._work, self._generation)
+        worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board)
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 
@@ -617,6 +625,20 @@ def processors() -> int:
         # No cgroups, or no limit, which is the word "max".
         pass
     return count
+
+
+def bury_orphans(known: Container[int]) -> None:
+    """Takes in the ends of processes that others have left behind: the duty of a container's first process.
+
+    Args:
+        known: This process's own children, whose ends are still to be seen.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid in known:
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 def own_command() -> tuple[list[str], str]:

@@ -63,7 +63,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     control, *sockets = received(where)
     lines = Lines(control)
     # A stuck worker is told to abort, and shows where it was stuck.
-    faulthandler.enable()
+    with contextlib.suppress(Exception):
+        # Fails if there is no standard error.
+        faulthandler.enable()
     # A terminal sends these to the whole group: what they mean for workers, the supervisor says.
     for name in ("SIGINT", "SIGHUP", "SIGUSR2"):
         if hasattr(signal, name):
@@ -72,6 +74,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if not told:
         return 1
     work = json.loads(told)
+    if work["board"] is not None:
+        os.set_inheritable(work["board"][0], False)
     stop_s = work["grace"] + work["shutdown_timeout"] + _SPARE_S
     if hasattr(_httpy, "end_after_hangup"):
         _httpy.end_after_hangup(control.fileno(), stop_s, 1)
@@ -109,6 +113,7 @@ class Attendance(Observer):
 
     def __init__(self, lines: Lines, work: dict[str, Any]) -> None:
         self._lines = lines
+        self._board = work["board"]
         self._max_requests = _raised(work["max_requests"], work["recycle_jitter"])
         self._max_rss = _raised(work["max_rss"], work["recycle_jitter"])
         timeout = work["worker_timeout"]
@@ -119,7 +124,11 @@ class Attendance(Observer):
         self._is_full = False
 
     def starting(self, core: _httpy.Core) -> None:
-        """Has requests counted."""
+        """Has requests counted, and connections shared with the other workers."""
+        if self._board is not None:
+            descriptor, place = self._board
+            core.share(descriptor, place)
+            os.close(descriptor)
         if self._max_requests:
             core.after_requests(self._max_requests, lambda: self._ask_to_be_replaced("max_requests"))
 

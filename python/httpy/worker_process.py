@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Optional
 
+    from .board import Board
+
 # How long a stuck worker may take to say where it is stuck.
 _ABORT_S = 1.0
 
@@ -34,11 +36,17 @@ class WorkerProcess:
         deadline: When it has to have ended; None if it need not.
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], work: dict[str, Any], generation: int) -> None:
+    def __init__(
+        self, sockets: Sequence[socket.socket], work: dict[str, Any], generation: int, board: Optional[Board]
+    ) -> None:
+        self._board = board
+        self._place = None if board is None else board.take_place()
+        shared = [] if board is None or self._place is None else [board.descriptor]
+        work = {**work, "board": [*shared, self._place] if shared else None}
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, *python_flags(), "-m", "httpy.work"]
-            self._process = spawn(command, [theirs, *sockets])
+            self._process = spawn(command, [theirs, *sockets], shared)
         self._lines = Lines(ours)
         self._lines.send_object(work)
         self.generation = generation
@@ -134,8 +142,10 @@ class WorkerProcess:
         self._process.kill()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Gives back what was held for it, once it has ended."""
         self._lines.close()
+        if self._board is not None and self._place is not None:
+            self._board.free_place(self._place)
 
     def _signal(self, number: int) -> None:
         # `poll` has not seen it end, so the process id is still its own.

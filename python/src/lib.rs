@@ -5,6 +5,8 @@
 mod access_log;
 mod afterwards;
 mod arriving;
+#[cfg(unix)]
+mod board;
 mod call;
 mod chain;
 mod context;

@@ -12,6 +12,7 @@ use std::{
 use httpy::{
     App, Config, Handler, Middleware, Reply, Request,
     config::Supervision,
+    conn::{Board, Siblings},
     listen::Listening,
     server::{Queued, deadline},
 };
@@ -24,7 +25,7 @@ use socket2::Socket;
 use tokio::sync::oneshot;
 
 #[cfg(unix)]
-use crate::driver::Selector;
+use crate::{board::SharedBoard, driver::Selector};
 use crate::{
     access_log::AccessLog,
     call::Limits,
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
     count: Arc<Count>,
+    board: Mutex<Option<Box<dyn Board>>>,
 }
 
 /// How a server is to stop.
@@ -79,6 +81,7 @@ impl Core {
             listeners: Mutex::default(),
             thread: Mutex::default(),
             stop: Mutex::default(),
+            board: Mutex::default(),
         })
     }
 
@@ -103,6 +106,16 @@ impl Core {
         let socket = unsafe { own(descriptor) };
         let socket = Listening::adopt(socket, shared).map_err(|error| errors::from_core(py, &error))?;
         lock(&self.listeners).push(socket);
+        Ok(())
+    }
+
+    /// Shares connections with other workers, which are told in the shared memory behind a descriptor.
+    ///
+    /// The descriptor stays the caller's; `place` is this worker's there.
+    #[cfg(unix)]
+    #[pyo3(signature = (descriptor, place, /))]
+    fn share(&self, descriptor: Descriptor, place: usize) -> PyResult<()> {
+        *lock(&self.board) = Some(Box::new(SharedBoard::new(descriptor, place)?));
         Ok(())
     }
 
@@ -176,6 +189,11 @@ impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
         let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
         let sockets: Vec<Listening> = lock(&self.listeners).drain(..).collect();
+        let board = lock(&self.board).take();
+        if let Some(board) = &board {
+            // Not only when the runtime gets to it: until then the others would take connections from one that is there.
+            board.write(Some(0));
+        }
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
             let listeners = match sockets.into_iter().map(Listening::listen).collect() {
@@ -185,7 +203,10 @@ impl Core {
                     return;
                 }
             };
-            let app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            let mut app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            if let Some(board) = board {
+                app = app.siblings(Siblings::new(board));
+            }
             let server = app.start(listeners);
             let Ok(Stop { grace, queued, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.

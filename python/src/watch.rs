@@ -124,10 +124,13 @@ impl Watch {
     fn follow(&self, folder: &Path, files: &mut BTreeSet<PathBuf>) -> notify::Result<()> {
         let mut left = vec![folder.to_owned()];
         while let Some(folder) = left.pop() {
-            // What is gone again needs no watching.
-            match lock(&self.watcher).watch(&folder, RecursiveMode::NonRecursive) {
-                Err(error) if folder.is_dir() => return Err(error),
-                _ => {}
+            if let Err(error) = lock(&self.watcher).watch(&folder, RecursiveMode::NonRecursive) {
+                let is_root = self.rules.roots.contains(&folder);
+                if is_root || matches!(error.kind, ErrorKind::MaxFilesWatch) {
+                    return Err(error);
+                }
+                // Gone again, or nobody's to read: then there is nothing of the app in it.
+                continue;
             }
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries.flatten() {

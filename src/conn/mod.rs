@@ -3,6 +3,7 @@
 mod drain;
 mod network;
 mod open;
+mod siblings;
 
 use std::{future::Future, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ pub use drain::{Drain, Signal};
 pub use network::Network;
 pub(crate) use open::Open;
 pub use open::{Place, Standing};
+pub use siblings::{Board, Siblings, Told};
 
 use crate::{
     config::Config,
@@ -28,6 +30,11 @@ pub trait Listener {
     /// # Cancel safety
     /// Cancel safe: a connection is either returned or still queued.
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>>;
+
+    /// Waits until there may be a connection, without accepting it; none if that can't be told.
+    fn readable(&self) -> Option<LocalFuture<'_, io::Result<()>>> {
+        None
+    }
 
     /// Where it listens, as people write it (`http://127.0.0.1:8000`).
     fn address(&self) -> String;

@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::Network;
+use super::{Network, Siblings};
 
 /// How long a new connection may take to its first complete head before it is closed for a newcomer. 1 s: three round trips
 /// to the far end of the world, which is what TLS and a request take.
@@ -59,6 +59,8 @@ pub(crate) struct Open {
     roll: RefCell<Roll>,
     max: usize,
     max_per_network: usize,
+    /// Other processes that accept from the same sockets, if there are any.
+    siblings: Option<Siblings>,
     /// Wakes newcomers that wait for room.
     room: Notify,
     is_awaited: Cell<bool>,
@@ -67,15 +69,40 @@ pub(crate) struct Open {
 
 impl Open {
     /// At most `max` connections, `max_per_network` of them from one network; 0 is no limit.
-    pub(crate) fn new(max: usize, max_per_network: usize) -> Self {
+    pub(crate) fn new(max: usize, max_per_network: usize, siblings: Option<Siblings>) -> Self {
         let no_limit = |n| if n == 0 { usize::MAX } else { n };
         Self {
             roll: RefCell::new(Roll::new()),
             max: no_limit(max),
             max_per_network: no_limit(max_per_network),
+            siblings,
             room: Notify::new(),
             is_awaited: Cell::new(false),
             last_said: Cell::new(None),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.roll.borrow().open
+    }
+
+    /// The other processes that accept from the same sockets.
+    pub(crate) fn siblings(&self) -> Option<&Siblings> {
+        self.siblings.as_ref()
+    }
+
+    /// Has the siblings know that this process accepts nothing any more.
+    pub(crate) fn leave(&self) {
+        if let Some(siblings) = &self.siblings {
+            siblings.leave();
+        }
+    }
+
+    /// Has the siblings know how many these are.
+    fn tell(&self) {
+        if let Some(siblings) = &self.siblings {
+            siblings.tell(self.count());
         }
     }
 
@@ -101,6 +128,7 @@ impl Open {
             }
         }
         let number = self.roll.borrow_mut().enter(network);
+        self.tell();
         Some(Rc::new(Place { open: self.clone(), number, standing: Cell::new(Standing::Resting) }))
     }
 
@@ -190,6 +218,7 @@ impl Drop for Place {
             roll.entries[self.number as usize].task.take()
         };
         drop(task);
+        self.open.tell();
         self.open.tell_of_room();
     }
 }

@@ -2,6 +2,8 @@
 
 mod listening;
 mod memory;
+#[cfg(unix)]
+mod ready;
 mod tcp;
 mod tls;
 #[cfg(unix)]

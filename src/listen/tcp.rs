@@ -4,13 +4,15 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+#[cfg(unix)]
+use super::ready::Ready;
 use crate::{
     conn::{Connection, Incoming, Listener, LocalFuture},
     error::{Error, Kind},
@@ -51,9 +53,14 @@ pub(super) fn bind(address: SocketAddr, backlog: u32) -> Result<StdListener, Err
     })
 }
 
+#[cfg(unix)]
+type Waiting = Ready<StdListener>;
+#[cfg(not(unix))]
+type Waiting = tokio::net::TcpListener;
+
 /// A TCP listener on the current runtime.
 pub struct Tcp {
-    listener: TcpListener,
+    listener: Waiting,
     local: SocketAddr,
     is_shared: bool,
 }
@@ -65,9 +72,33 @@ impl Tcp {
     /// If the socket can't be made non-blocking or registered with the runtime.
     pub fn new(listener: StdListener, is_shared: bool) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
         let local = listener.local_addr()?;
+        #[cfg(unix)]
+        let listener = Ready::new(listener)?;
+        #[cfg(not(unix))]
+        let listener = Waiting::from_std(listener)?;
         Ok(Self { listener, local, is_shared })
+    }
+
+    #[cfg(unix)]
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (io, client) = self.listener.accept(StdListener::accept).await?;
+        Ok((on_runtime(io)?, client))
+    }
+
+    #[cfg(not(unix))]
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.listener.accept().await
+    }
+
+    #[cfg(unix)]
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self.listener.get_ref())
+    }
+
+    #[cfg(not(unix))]
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.listener)
     }
 
     fn incoming(&self, io: TcpStream, client: Option<SocketAddr>) -> Incoming {
@@ -86,9 +117,14 @@ impl Tcp {
 impl Listener for Tcp {
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
-            let (io, client) = self.listener.accept().await?;
+            let (io, client) = self.accept().await?;
             Ok(self.incoming(io, Some(client)))
         })
+    }
+
+    #[cfg(unix)]
+    fn readable(&self) -> Option<LocalFuture<'_, io::Result<()>>> {
+        Some(Box::pin(self.listener.wait()))
     }
 
     fn address(&self) -> String {
@@ -96,24 +132,31 @@ impl Listener for Tcp {
     }
 
     fn refuse(&self) -> Duration {
-        if self.is_shared || ignore_openings(&self.listener).is_err() || self.local.ip().is_loopback() {
+        if self.is_shared || ignore_openings(&self.socket()).is_err() || self.local.ip().is_loopback() {
             return Duration::ZERO;
         }
         ROUND_TRIP
     }
 
+    #[cfg(unix)]
     fn accept_queued(&self) -> io::Result<Option<Incoming>> {
-        // The system is asked, not the runtime, which knows only what it saw when it looked last.
-        match SockRef::from(&self.listener).accept() {
-            Ok((socket, client)) => {
-                socket.set_nonblocking(true)?;
-                let io = TcpStream::from_std(socket.into())?;
-                Ok(Some(self.incoming(io, client.as_socket())))
-            }
+        let accepted = self.listener.accept_queued(StdListener::accept)?;
+        accepted.map(|(io, client)| Ok(self.incoming(on_runtime(io)?, Some(client)))).transpose()
+    }
+
+    #[cfg(not(unix))]
+    fn accept_queued(&self) -> io::Result<Option<Incoming>> {
+        match self.socket().accept() {
+            Ok((socket, client)) => Ok(Some(self.incoming(on_runtime(socket.into())?, client.as_socket()))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+fn on_runtime(io: StdStream) -> io::Result<TcpStream> {
+    io.set_nonblocking(true)?;
+    TcpStream::from_std(io)
 }
 
 /// Has the system ignore segments that open connections (SYN), and no others.
@@ -126,7 +169,7 @@ impl Listener for Tcp {
 /// # Errors
 /// If the system refuses.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn ignore_openings(listener: &TcpListener) -> io::Result<()> {
+fn ignore_openings(listener: &SockRef<'_>) -> io::Result<()> {
     use socket2::SockFilter;
 
     // Classic BPF over the TCP header, whose flags are byte 13: SYN 0x02, ACK 0x10 (RFC 9293 §3.1).
@@ -141,19 +184,17 @@ fn ignore_openings(listener: &TcpListener) -> io::Result<()> {
         SockFilter::new(0x06, 0, 0, 0),        // drop
         SockFilter::new(0x06, 0, 0, u32::MAX), // take all of it
     ];
-    SockRef::from(listener).attach_filter(&filter)
+    listener.attach_filter(&filter)
 }
 
 /// Only Linux can be told. Elsewhere what comes between the last accept and the close is lost.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn ignore_openings(_listener: &TcpListener) -> io::Result<()> {
+fn ignore_openings(_listener: &SockRef<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::net::TcpStream as StdStream;
-
     use super::*;
 
     fn run(test: impl AsyncFnOnce()) {

@@ -8,11 +8,9 @@ use std::{
 };
 
 use socket2::SockRef;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    net::UnixStream,
-};
+use tokio::net::UnixStream;
 
+use super::ready::Ready;
 use crate::{
     conn::{Connection, Incoming, Listener, LocalFuture},
     message::{Peer, Stream},
@@ -20,7 +18,7 @@ use crate::{
 
 /// A unix socket listener on the current runtime.
 pub struct Unix {
-    listener: AsyncFd<UnixListener>,
+    listener: Ready<UnixListener>,
     is_shared: bool,
 }
 
@@ -31,9 +29,7 @@ impl Unix {
     /// If the socket can't be made non-blocking or registered with the runtime.
     pub fn new(listener: UnixListener, is_shared: bool) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // SAFETY: the listener owns its descriptor, which stays open, and the same, until both are dropped.
-        let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?;
-        Ok(Self { listener, is_shared })
+        Ok(Self { listener: Ready::new(listener)?, is_shared })
     }
 }
 
@@ -46,19 +42,11 @@ fn incoming(io: StdStream) -> io::Result<Incoming> {
 
 impl Listener for Unix {
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
-        Box::pin(async {
-            loop {
-                let mut readable = self.listener.readable().await?;
-                match self.listener.get_ref().accept() {
-                    Ok((io, _)) => return incoming(io),
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                    // Another process of this server has had it refuse connections (see below), so there will be none;
-                    // but it counts as readable from then on. tokio's own listener asks again and again, for ever.
-                    Err(_) if readable.ready().is_read_closed() => return std::future::pending().await,
-                    Err(_) => readable.clear_ready(),
-                }
-            }
-        })
+        Box::pin(async { incoming(self.listener.accept(UnixListener::accept).await?.0) })
+    }
+
+    fn readable(&self) -> Option<LocalFuture<'_, io::Result<()>>> {
+        Some(Box::pin(self.listener.wait()))
     }
 
     fn address(&self) -> String {
@@ -76,11 +64,10 @@ impl Listener for Unix {
     }
 
     fn accept_queued(&self) -> io::Result<Option<Incoming>> {
-        match self.listener.get_ref().accept() {
-            Ok((io, _)) => incoming(io).map(Some),
-            // The second is what some systems say of a queue that is refused and empty.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput) => Ok(None),
-            Err(error) => Err(error),
+        match self.listener.accept_queued(UnixListener::accept) {
+            // What some systems say of a queue that is refused and empty.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            accepted => accepted?.map(|(io, _)| incoming(io)).transpose(),
         }
     }
 }

@@ -16,6 +16,7 @@
 //! At rest a connection has no hyper, and none of its buffers: ten thousand idle ones would hold 160 MB of them. Where very
 //! many are awake, none waits for that second.
 
+mod awake;
 mod content;
 mod intake;
 mod patience;
@@ -45,6 +46,7 @@ use tokio::{
 };
 
 use self::{
+    awake::{Awake, Waking},
     content::{Content, Unread},
     patience::{Late, Patience, Waiting},
     wire::{Arrival, Wire},
@@ -82,7 +84,7 @@ const MAX_AWAKE: usize = 2048;
 /// HTTP/1.1 and 1.0.
 #[derive(Default)]
 pub struct H1 {
-    awake: Rc<Cell<usize>>,
+    awake: Awake,
 }
 
 impl Protocol<Stream> for H1 {
@@ -118,8 +120,7 @@ struct Site {
     config: Arc<Config>,
     http_11: Exchange,
     http_10: Exchange,
-    /// How many connections of this server have hyper.
-    awake: Rc<Cell<usize>>,
+    awake: Awake,
     /// Whether the server stops, so that the next response is the last one.
     is_stopping: Cell<bool>,
 }
@@ -133,6 +134,8 @@ struct Hyper {
     busy: Busy,
     /// How long unwanted content may take to come.
     discarding: Option<Pin<Box<Sleep>>>,
+    /// Last, so that everything else is free by then.
+    _waking: Waking,
 }
 
 /// Counts by being cloned: the answerer holds one, [`Hyper`] one, and so does a request until its response is at hand, or
@@ -150,13 +153,7 @@ enum End {
 }
 
 impl Serving {
-    fn new(
-        connection: Connection<Stream>,
-        stack: Stack,
-        config: Arc<Config>,
-        awake: Rc<Cell<usize>>,
-        place: Rc<Place>,
-    ) -> Self {
+    fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Awake, place: Rc<Place>) -> Self {
         let features = |features: Features| if connection.peer.is_tls { features.with(Feature::Tls) } else { features };
         let site = Site {
             stack,
@@ -255,8 +252,8 @@ impl Hyper {
             builder.max_headers(site.config.max_fields);
         }
         let connection = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
-        site.awake.set(site.awake.get() + 1);
-        Self { connection, site: site.clone(), unread, busy, discarding: None }
+        let waking = site.awake.wake();
+        Self { connection, site: site.clone(), unread, busy, discarding: None, _waking: waking }
     }
 
     /// Has hyper do what it can, and sends what came of it. Returns what there is to wait for.
@@ -284,7 +281,7 @@ impl Hyper {
 
     /// How long after the last response hyper is given up.
     fn rest_after(&self) -> Duration {
-        if self.site.awake.get() > MAX_AWAKE { Duration::ZERO } else { REST }
+        if self.site.awake.count() > MAX_AWAKE { Duration::ZERO } else { REST }
     }
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
@@ -308,12 +305,6 @@ impl Hyper {
             self.unread.cut();
             self.discarding = None;
         }
-    }
-}
-
-impl Drop for Hyper {
-    fn drop(&mut self) {
-        self.site.awake.set(self.site.awake.get() - 1);
     }
 }
 

@@ -80,6 +80,22 @@ fn the_time_for_a_request_to_begin_starts_again_with_every_response() {
 }
 
 #[test]
+fn a_server_that_keeps_no_connection_waits_for_the_first_request() {
+    run(async || {
+        let mut config = Config::default();
+        config.keep_alive_timeout = Duration::ZERO;
+        let served = serve_with(config, hello);
+        let mut client = served.connect();
+
+        sleep(seconds(9)).await;
+        client.send(GET).await;
+
+        assert!(client.answer().await.ends_with("Hello"));
+        assert!(client.is_closed().await);
+    });
+}
+
+#[test]
 fn a_head_that_takes_longer_than_the_limit_is_408() {
     run(async || {
         let served = serve(hello);

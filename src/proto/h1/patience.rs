@@ -87,13 +87,23 @@ impl Patience {
             }
         };
         let config = &*self.config;
-        let since = self.request.of(waiting.request.map(|request| (request.number, request.has_begun)), now);
-        if waiting.request.is_some_and(|request| request.has_begun) {
-            consider(since, config.head_timeout, Late::Head);
+        if let Some(request) = waiting.request {
+            let since = self.request.of(Some((request.number, request.has_begun)), now);
+            let (limit, late) = match request {
+                AwaitedRequest { has_begun: true, .. } => (config.head_timeout, Late::Head),
+                // Nobody means to refuse connections by not keeping them.
+                AwaitedRequest { number: 0, .. } => (config.keep_alive_timeout.max(config.head_timeout), Late::Request),
+                _ => (config.keep_alive_timeout, Late::Request),
+            };
+            let leave = waiting.leave.filter(|_| !request.has_begun).map(|leave| (leave, Late::Request));
+            let rest = waiting.rest.map(|rest| (rest, Late::Rest));
+            let earliest = [leave, rest]
+                .into_iter()
+                .flatten()
+                .fold((limit, late), |first, other| if other.0 < first.0 { other } else { first });
+            consider(since, earliest.0, earliest.1);
         } else {
-            consider(since, config.keep_alive_timeout, Late::Request);
-            consider(since, waiting.leave.unwrap_or(Duration::MAX), Late::Request);
-            consider(since, waiting.rest.unwrap_or(Duration::MAX), Late::Rest);
+            self.request = Since::default();
         }
         consider(self.reader.of(waiting.reader, now), config.write_timeout, Late::Reader);
         consider(self.inflow.slow_since(waiting.content, config, now), config.body_timeout, Late::Content);

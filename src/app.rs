@@ -53,8 +53,8 @@ impl App {
         self
     }
 
-    /// The protocols it speaks, by their ALPN ids, the preferred first: what [`Credentials`](crate::listen::Credentials)
-    /// offer to clients.
+    /// The protocols it speaks, by their ALPN ids, the preferred first: what
+    /// [`Credentials`](crate::listen::Credentials::offer) are to offer to clients.
     pub fn alpn(&self) -> Vec<Vec<u8>> {
         self.rows.iter().map(|row| row.alpn.to_vec()).collect()
     }

@@ -24,8 +24,6 @@ use pyo3::{
 use socket2::Socket;
 use tokio::sync::oneshot;
 
-#[cfg(unix)]
-use crate::{board::SharedBoard, driver::Selector};
 use crate::{
     access_log::AccessLog,
     call::Limits,
@@ -36,6 +34,8 @@ use crate::{
     site::Site,
     threads,
 };
+#[cfg(unix)]
+use crate::{board::SharedBoard, driver::Selector};
 
 /// A bound server, run by one loop.
 #[pyclass(frozen, module = "httpy._httpy")]

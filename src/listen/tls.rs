@@ -150,7 +150,7 @@ fn session_of(connection: &ServerConnection) -> TlsSession {
         server_name: connection.server_name().map(str::to_owned),
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-        client_certificates: connection.peer_certificates().into_iter().flatten().map(|der| der.to_vec()).collect(),
+        peer_certificate: connection.peer_certificates().and_then(|chain| chain.first()).map(|der| der.to_vec()),
     }
 }
 

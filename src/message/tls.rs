@@ -13,6 +13,6 @@ pub struct TlsSession {
     pub alpn: Option<Vec<u8>>,
     /// Whether the client resumed an earlier session, so that no certificates were sent and none checked anew.
     pub is_resumed: bool,
-    /// The client's certificate and those that lead from it to the authority, in DER, all of them checked. Empty without one.
-    pub client_certificates: Vec<Vec<u8>>,
+    /// The client's certificate in DER, checked. None if it has none, or was not asked for one.
+    pub peer_certificate: Option<Vec<u8>>,
 }

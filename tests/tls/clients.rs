@@ -17,7 +17,7 @@ use crate::support::{Client, ok, run};
 /// Answers with the subject of the client's certificate.
 fn tell_who(request: Request) -> httpy::Reply {
     let tls = request.peer.tls.as_deref().expect("TLS");
-    let subject = tls.client_certificates.first().map(|der| Certificate::read(der).expect("a certificate").subject);
+    let subject = tls.peer_certificate.as_deref().map(|der| Certificate::read(der).expect("a certificate").subject);
     ok(subject.unwrap_or_else(|| "nobody".to_owned())).into()
 }
 

@@ -20,7 +20,7 @@ const NO_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIF
 
 /// What is said of these settings, with `{}` for the folder.
 fn refusal(folder: &Folder, settings: Settings) -> String {
-    let error = Credentials::load(settings, Vec::new()).expect_err("something is wrong");
+    let error = Credentials::load(settings).expect_err("something is wrong");
     assert_eq!(error.kind(), Kind::Start);
     error.to_string().replace(&format!("{}{}", folder.0.display(), std::path::MAIN_SEPARATOR), "{}")
 }
@@ -204,7 +204,7 @@ fn a_further_certificate_has_to_have_a_name() {
         "certfile {}nameless.pem has a certificate for no host name (subjectAltName), so that nobody could ever get it"
     );
     // The first one is for all that have none of their own.
-    Credentials::load(settings(vec![nameless, good]), Vec::new()).expect("good files");
+    Credentials::load(settings(vec![nameless, good])).expect("good files");
 }
 
 #[test]
@@ -224,8 +224,7 @@ fn warns_of_a_certificate_that_is_not_valid_today() {
         let chain = folder.write("cert.pem", chain);
         let log = log();
 
-        Credentials::load(settings(vec![files(&chain, &folder.write("key.pem", key))]), Vec::new())
-            .expect("good files");
+        Credentials::load(settings(vec![files(&chain, &folder.write("key.pem", key))])).expect("good files");
 
         let expected = format!("WARN certfile {} {expected} kind=\"start\"", chain.display());
         assert_eq!(log.with("certfile"), [expected]);
@@ -235,8 +234,8 @@ fn warns_of_a_certificate_that_is_not_valid_today() {
 #[test]
 fn tells_nothing_of_keys() {
     let (folder, authority) = (Folder::new(), Authority::new());
-    let credentials = Credentials::load(settings(vec![certificate(&folder, &authority, &["localhost"])]), Vec::new())
-        .expect("good files");
+    let credentials =
+        Credentials::load(settings(vec![certificate(&folder, &authority, &["localhost"])])).expect("good files");
 
     let shown = format!("{credentials:?}");
 

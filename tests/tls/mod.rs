@@ -4,6 +4,7 @@ mod certificates;
 mod clients;
 mod connections;
 mod files;
+mod redirect;
 mod reload;
 mod sessions;
 
@@ -168,7 +169,8 @@ fn serve(
     handler: impl Handler + 'static,
 ) -> Secure {
     let app = App::new(Arc::new(handler)).config(config);
-    let credentials = Arc::new(Credentials::load(settings, app.alpn()).expect("good files"));
+    let credentials = Arc::new(Credentials::load(settings).expect("good files"));
+    credentials.offer(app.alpn());
     let (connector, listener) = memory();
     let server = app.start(vec![Box::new(Tls::new(Box::new(listener), credentials.clone()))]);
     Secure { authority, folder, credentials, connector, server }
@@ -232,13 +234,12 @@ fn tell(request: Request) -> httpy::Reply {
 
 fn describe(tls: &TlsSession) -> String {
     format!(
-        "{} {} {:?} {:?} resumed={} certificates={}",
+        "{} {} {:?} {:?} resumed={}",
         tls.version,
         tls.cipher,
         tls.server_name,
         tls.alpn.as_deref().map(String::from_utf8_lossy),
         tls.is_resumed,
-        tls.client_certificates.len(),
     )
 }
 

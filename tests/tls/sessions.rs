@@ -98,7 +98,8 @@ fn workers_know_each_other_s_sessions() {
             )]);
             settings.ticket_secret = its_secret;
             let app = App::new(Arc::new(tell));
-            let credentials = Arc::new(Credentials::load(settings, app.alpn()).expect("good files"));
+            let credentials = Arc::new(Credentials::load(settings).expect("good files"));
+            credentials.offer(app.alpn());
             let (connector, listener) = memory();
             let _second = app.start(vec![Box::new(Tls::new(Box::new(listener), credentials))]);
 

@@ -39,7 +39,6 @@ const KEPT_SESSIONS: usize = 256;
 /// What a server shows to clients, and asks of them.
 pub struct Credentials {
     settings: Settings,
-    alpn: Vec<Vec<u8>>,
     current: RwLock<Arc<ServerConfig>>,
     /// What the current ones were made of. Locked while they are replaced.
     read: Mutex<Read>,
@@ -59,16 +58,22 @@ struct Trust {
 }
 
 impl Credentials {
-    /// Reads the files, and warns of certificates that are not valid today. `alpn` are the protocols, the preferred first.
+    /// Reads the files, and warns of certificates that are not valid today.
     ///
     /// # Errors
     /// `Kind::Start`, naming what is wrong with which file or setting.
-    pub fn load(settings: Settings, alpn: Vec<Vec<u8>>) -> Result<Self, Error> {
+    pub fn load(settings: Settings) -> Result<Self, Error> {
         // Before they are read: what changes meanwhile is then seen later.
         let marks = marks(&settings);
-        let (config, trust) = build(&settings, &alpn, None)?;
+        let (config, trust) = build(&settings, None)?;
         let (current, read) = (RwLock::new(Arc::new(config)), Mutex::new(Read { marks, trust }));
-        Ok(Self { settings, alpn, current, read })
+        Ok(Self { settings, current, read })
+    }
+
+    /// Offers these protocols to clients from now on (ALPN, RFC 7301), the preferred first. None until this is called.
+    pub fn offer(&self, protocols: Vec<Vec<u8>>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut current).alpn_protocols = protocols;
     }
 
     /// What connections begin with now.
@@ -109,10 +114,12 @@ impl Credentials {
     fn replace(&self, marks: Vec<Option<Mark>>) -> Result<(), Error> {
         let mut read = self.lock();
         read.marks = marks;
-        match build(&self.settings, &self.alpn, Some(&read.trust)) {
-            Ok((config, trust)) => {
+        match build(&self.settings, Some(&read.trust)) {
+            Ok((mut config, trust)) => {
                 read.trust = trust;
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                config.alpn_protocols.clone_from(&current.alpn_protocols);
+                *current = Arc::new(config);
                 tracing::info!(kind = "start", "certificates were read again");
                 Ok(())
             }
@@ -158,7 +165,7 @@ fn marks(settings: &Settings) -> Vec<Option<Mark>> {
     certificates.flatten().chain(&settings.client_ca).map(|path| Mark::of(path)).collect()
 }
 
-fn build(settings: &Settings, alpn: &[Vec<u8>], before: Option<&Trust>) -> Result<(ServerConfig, Trust), Error> {
+fn build(settings: &Settings, before: Option<&Trust>) -> Result<(ServerConfig, Trust), Error> {
     let provider = Arc::new(provider(settings)?);
     let certificates = settings
         .certificates
@@ -185,7 +192,6 @@ fn build(settings: &Settings, alpn: &[Vec<u8>], before: Option<&Trust>) -> Resul
         _ => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Names::new(certificates)));
-    config.alpn_protocols = alpn.to_vec();
     config.session_storage = trust.sessions.clone();
     config.ticketer = trust.tickets.clone();
     // RFC 8446 §8: requests in early data (0-RTT) could be replayed by anybody, so there is none.

@@ -346,6 +346,7 @@ def test_the_cores_events_are_logged_in_their_form(folder: Path) -> None:
 def test_a_variable_that_is_nearly_a_setting_is_pointed_at(folder: Path) -> None:
     with httpy("run", "shop:app", "--port", "0", folder=folder, variables={"HTTPY_PROT": "1"}) as program:
         program.wait_for("WARNING httpy: HTTPY_PROT is no setting; did you mean HTTPY_PORT[?]$")
+        assert program.url
         assert program.end() == 0
 
 

@@ -180,7 +180,7 @@ class Reloader:
     # -- what is done then -----------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._worker = WorkerProcess(self._sockets, self._work, 0)
+        self._worker = WorkerProcess(self._sockets, self._work, 0, None)
         self._order, self._patience_ends = "", None
         self._selector.register(self._worker, selectors.EVENT_READ)
 

@@ -133,6 +133,8 @@ def test_wrong_flags_are_one_line(arguments: list[str], message: str) -> None:
         ),
         ("--limit-concurrency 9 --timeout-keep-alive 5", {"max_in_flight": 9, "keep_alive_timeout": 5.0}),
         ("--worker-connections 9", {"max_connections": 9}),
+        ("--ssl-certfile a.pem --ssl-keyfile b.pem", {"certfile": ["a.pem"], "keyfile": ["b.pem"]}),
+        ("--certfile a.pem --certfile b.pem", {"certfile": ["a.pem", "b.pem"]}),
     ],
 )
 def test_command_lines_of_others_are_understood(command: str, values: dict[str, Any]) -> None:
@@ -156,10 +158,6 @@ def test_no_spelling_has_two_meanings() -> None:
 
     assert own & (set(flags._SAME) | set(flags._DIFFERENT)) == set()
     assert set(flags._SAME) & set(flags._DIFFERENT) == set()
-
-
-def test_tls_is_not_there_yet() -> None:
-    assert refusal("--ssl-ciphers", "x").startswith("--ssl-ciphers: TLS is not there yet")
 
 
 # Help

@@ -30,6 +30,7 @@ mod server;
 mod site;
 mod symbols;
 mod threads;
+mod tls;
 mod toml;
 mod watch;
 
@@ -60,6 +61,7 @@ mod _httpy {
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
         server::{Core, defaults, supervision_defaults},
+        tls::{Certificate, Credentials, PyTlsSession, dev_certificate, ticket_secret, tls_defaults},
         toml::read_toml,
         watch::Watch,
     };

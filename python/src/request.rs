@@ -30,6 +30,7 @@ use crate::{
     json,
     plan::Plan,
     query::{self, QueryParams},
+    tls::PyTlsSession,
 };
 
 /// Everything of a request but its content.
@@ -416,8 +417,8 @@ impl PyRequest {
 
     /// Details of the TLS session; None on a plain connection.
     #[getter]
-    fn tls(&self) -> Option<Py<PyAny>> {
-        None
+    fn tls(&self) -> Option<PyTlsSession> {
+        self.head.peer.tls.clone().map(PyTlsSession)
     }
 
     /// Returns a field's value, its lines joined with `, `; the default if it is not there.

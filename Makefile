@@ -2,16 +2,19 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN = $(VENV)/bin
+BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Which `test-pythons` is for; those that pyenv has, if none are named.
+PYTHONS ?=
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
 HOSTILE_SECONDS ?= 10
 EXAMPLES ?= 20000
+TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons leaks lint fmt bench bench-python memory hostile fuzz second-parser wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,22 +49,29 @@ test-python: build  ## run the Python tests
 leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
 	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
 
-test-pythons: build  ## run the Python tests on every other Python found (pyenv), with one wheel
-	scripts/test-pythons.sh
+test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv)
+	BIN=$(BIN) scripts/test-pythons.sh $(PYTHONS)
+
+test-sid: build  ## run the Python tests on the Pythons of Debian unstable (root, debootstrap)
+	scripts/test-sid.sh
 
 lint: build  ## check format, types, stubs and style, warnings are errors
 	cargo fmt --all --check
 	cargo clippy -q --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --document-private-items
-	$(BIN)/ruff check -q python tests_py examples benches scripts
-	$(BIN)/ruff format -q --check python tests_py examples benches scripts
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --document-private-items
+	$(BIN)/ruff check -q python tests_py examples benches scripts fuzz
+	$(BIN)/ruff format -q --check python tests_py examples benches scripts fuzz
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
 
+cross:  ## check that the code compiles for Windows and macOS
+	rustup target add $(TARGETS)
+	cargo clippy -q --workspace $(addprefix --target ,$(TARGETS)) -- -D warnings
+
 fmt: setup  ## format everything
 	cargo fmt --all
-	$(BIN)/ruff check -q --fix python tests_py examples benches scripts
-	$(BIN)/ruff format -q python tests_py examples benches scripts
+	$(BIN)/ruff check -q --fix python tests_py examples benches scripts fuzz
+	$(BIN)/ruff format -q python tests_py examples benches scripts fuzz
 
 bench: build  ## compare with other servers (needs wrk; see docs/performance.md)
 	scripts/bench.sh
@@ -76,7 +86,7 @@ hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS i
 	$(BIN)/python scripts/hostile.py --seconds $(HOSTILE_SECONDS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
-	scripts/fuzz.sh $(FUZZ_SECONDS)
+	PYTHON=$(PYTHON) scripts/fuzz.sh $(FUZZ_SECONDS)
 
 second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
 	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing

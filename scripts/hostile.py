@@ -63,7 +63,7 @@ def withstands(mode: str, seconds: int, connections: int) -> bool:
 
 def attack(mode: str, server: Victim, seconds: int, connections: int) -> None:
     target, how = MODES[mode]
-    common = ["-c", str(connections), "-r", str(connections // 2), "-l", str(seconds), "-p", "2"]
+    common = ["-c", str(connections), "-r", str(connections // 4), "-l", str(seconds), "-p", "2"]
     command = ["slowhttptest", *how, *common, "-u", f"http://127.0.0.1:{server.port}{target}"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False).stdout
     plain = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", said)

@@ -159,7 +159,7 @@ async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infal
 /// Accepts a connection; none if another process has taken it.
 async fn accept_one(listener: &dyn Listener, open: &Open) -> io::Result<Option<Incoming>> {
     if let Some(siblings) = open.siblings()
-        && siblings.is_ahead(open.count())
+        && siblings.is_to_wait(open.count())
         && let Some(readable) = listener.readable()
     {
         readable.await?;

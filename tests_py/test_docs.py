@@ -161,6 +161,13 @@ def test_every_short_flag_is_described():
     assert set(rows) == {(setting.short, setting.flag) for setting in table().values() if setting.short}
 
 
+def test_every_setting_of_workers_is_described_with_its_default():
+    text = (ROOT / "docs" / "workers.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w.]+) \|", text, re.MULTILINE))
+
+    assert rows == {name: str(value) for name, value in _httpy.supervision_defaults().items()}
+
+
 # -- the tests above can fail --------------------------------------------------------------------------------------
 
 PAGE = """

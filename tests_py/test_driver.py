@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -951,10 +950,10 @@ def test_a_loop_that_watches_no_descriptors_is_told_by_a_thread():
     loop.close()
 
 
-@unix
 @pytest.mark.slow
 def test_requests_beyond_the_queue_wait_and_are_answered():
     """The thread driver's queue holds 1024."""
+    resource = pytest.importorskip("resource")
     clients = 1500
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * clients + 200:

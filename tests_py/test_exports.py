@@ -7,13 +7,14 @@ import inspect
 import re
 import subprocess
 import sys
+import sysconfig
 import types
 from pathlib import Path
 
 import pytest
 
 import httpy
-from support import python
+from support import environment, python
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -106,3 +107,12 @@ def test_the_package_alone_imports_little() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_free_threaded_python_stays_free_threaded() -> None:
+    program = "import sys, httpy; sys.exit(sys._is_gil_enabled())"
+
+    done = subprocess.run(python("-W", "error", "-c", program), env=environment())
+
+    assert done.returncode == 0

@@ -2,7 +2,7 @@
 
 A witness beside each attack asks all the time, on new connections. The median of its answers has to be there within
 100 ms; the median, because this machine has other things to do, and single answers may be late for that. But none may
-fail or take more than a second.
+fail or take more than a second. On a machine with more to do than its processors can, both are longer in proportion.
 Memory is what the server's process alone holds: the kernel's socket buffers are not part of it.
 """
 
@@ -94,7 +94,7 @@ def rounds(seconds: float, while_any: Collection[object] = ()) -> Iterator[None]
 
 
 def test_connections_that_never_send_are_closed_at_the_limit() -> None:
-    with victim(keep_alive_timeout=1) as server, attackers(server, 1000) as silent:
+    with victim(keep_alive_timeout=1, head_timeout=1) as server, attackers(server, 1000) as silent:
         assert server.memory() < 1000 * 16 * KIB
 
         assert set(received_until_closed(silent, 1 + SLACK_S)) == {b""}

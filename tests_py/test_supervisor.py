@@ -75,20 +75,24 @@ def test_the_parent_has_neither_the_app_nor_asyncio(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connections_that_come_all_at_once_are_spread_over_the_workers(loop: str, workers: int) -> None:
+    """Without giving way: 49 and 15; 49, 12, 3 and 0. With: 27 to 37, 13 to 19; on a busy machine not each time."""
     with crew({"workers": workers, "config": {"loop": loop}}) as server:
         server.serves()
-        with contextlib.ExitStack() as opened:
-            connections = [opened.enter_context(socket.socket()) for _ in range(64)]
-            for one in connections:
-                one.setblocking(False)
-                one.connect_ex(("127.0.0.1", server.port))
 
-            shares = Counter(holder_of(one) for one in connections)
+        assert any(least_of_64(server) >= 0.65 * 64 / workers for _ in range(5))
 
-        assert sorted(shares) == sorted(server.workers())
-        # Without giving way: 49 and 15; 49, 12, 3 and 0. On an idle machine, with: nearly equal.
-        assert min(shares.values()) >= 64 / workers / 2, shares
         assert end_of(server) == 0
+
+
+def least_of_64(server: Crew) -> int:
+    """Opens 64 connections at once; returns how many of them the worker has that has the fewest."""
+    with contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(socket.socket()) for _ in range(64)]
+        for one in connections:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", server.port))
+        shares = Counter(holder_of(one) for one in connections)
+    return min(shares[worker] for worker in server.workers())
 
 
 def holder_of(connection: socket.socket) -> int:
@@ -256,7 +260,7 @@ def test_the_first_process_of_a_container_buries_orphans() -> None:
     with crew({"workers": 1}, before=unshare) as server:
         first = server.serves().workers()[0]
         before = len(children(first))
-        server.ask("/orphan")
+        assert server.ask("/orphan") == "left behind"
         assert len(children(first)) == before + 1
 
         wait_for(lambda: len(children(first)) == before)
@@ -392,8 +396,7 @@ def test_max_requests_under_load_loses_no_request(reuse_port: bool) -> None:
 
 
 def test_max_rss_replaces_a_worker() -> None:
-    limit = resident_bytes() + 200 * 2**20
-    with crew({"workers": 1, "max_rss": limit, "recycle_jitter": 0}) as server:
+    with crew({"workers": 1, "max_rss": 200 * 2**20, "recycle_jitter": 0}) as server:
         first = server.serves().workers()
         server.ask("/grow?mebibytes=20")
         assert server.workers() == first
@@ -403,6 +406,14 @@ def test_max_rss_replaces_a_worker() -> None:
         server.hears(f"worker {first[0]} is replaced: max_rss")
         server.wait_for_workers(lambda pids: len(pids) == 1 and pids != first)
         assert end_of(server) == 0
+
+
+def test_resident_memory_is_what_the_system_says() -> None:
+    text = Path("/proc/self/status").read_text()
+    said = int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) * 1024
+
+    # The kernel counts in batches.
+    assert abs(resident_bytes() - said) < 8 * 2**20
 
 
 def test_limits_are_raised_by_a_share_of_themselves_at_most() -> None:

@@ -44,7 +44,7 @@ pub(crate) fn required(py: Python<'_>) -> PyResult<&'static Py<PyAny>> {
 
 /// Native half of HTTPy.
 #[pymodule(gil_used = false)]
-mod _httpy {
+pub mod _httpy {
     #[pymodule_export]
     use crate::{
         access_log::AccessLog,

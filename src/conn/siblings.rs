@@ -15,6 +15,11 @@ use tokio::time::sleep;
 const STEP: Duration = Duration::from_millis(1);
 const STEPS: usize = 5;
 
+/// How many connections are taken after one has waited in vain: 8, and twice as many each time, up to 1024. So those that come
+/// all at once leave the others 20 ms to wake, and a process that is stuck costs the others nothing to speak of.
+const LEAST_ALLOWED: usize = 8;
+const MOST_ALLOWED: usize = 1024;
+
 /// How far ahead of the average is well ahead: by an eighth, and this many.
 const AHEAD: usize = 2;
 
@@ -39,8 +44,11 @@ pub struct Told {
 /// The other processes that accept from the same sockets.
 pub struct Siblings {
     board: Box<dyn Board>,
-    /// What all had when nobody else took a connection that waited: they are busy, or stuck, and waiting is in vain.
-    vain: Cell<Option<Told>>,
+    /// What the others had when none of them took a connection that waited: they are busy, or stuck.
+    idle: Cell<Told>,
+    /// How many connections are taken before one waits in vain again, and how many that were the last time.
+    credit: Cell<usize>,
+    allowed: Cell<usize>,
     has_left: Cell<bool>,
 }
 
@@ -48,7 +56,13 @@ impl Siblings {
     /// Joins them, if the board does not say so yet.
     pub fn new(board: Box<dyn Board>) -> Self {
         board.write(Some(0));
-        Self { board, vain: Cell::new(None), has_left: Cell::new(false) }
+        Self {
+            board,
+            idle: Cell::default(),
+            credit: Cell::default(),
+            allowed: Cell::default(),
+            has_left: Cell::default(),
+        }
     }
 
     /// Tells how many connections are open here.
@@ -64,10 +78,23 @@ impl Siblings {
         self.board.write(None);
     }
 
-    /// Whether somebody else should take the next connection.
-    pub(crate) fn is_ahead(&self, open: usize) -> bool {
+    /// Whether the next connection is to wait for somebody else. To be asked once for each.
+    pub(crate) fn is_to_wait(&self, open: usize) -> bool {
         let told = self.board.read();
-        is_ahead(open, told) && self.vain.get() != Some(others(open, told))
+        if !is_ahead(open, told) {
+            return false;
+        }
+        if self.allowed.get() > 0 && others(open, told) != self.idle.get() {
+            self.credit.set(0);
+            self.allowed.set(0);
+        }
+        match self.credit.get().checked_sub(1) {
+            Some(credit) => {
+                self.credit.set(credit);
+                false
+            }
+            None => true,
+        }
     }
 
     /// Waits for a moment, as long as somebody else should take the next connection.
@@ -80,7 +107,10 @@ impl Siblings {
             }
             sleep(STEP).await;
         }
-        self.vain.set(Some(before));
+        let allowed = (self.allowed.get() * 2).clamp(LEAST_ALLOWED, MOST_ALLOWED);
+        self.idle.set(before);
+        self.allowed.set(allowed);
+        self.credit.set(allowed);
     }
 }
 
@@ -148,7 +178,7 @@ mod tests {
     fn one_that_is_ahead_waits_until_another_takes_the_connection() {
         run(async |board, siblings| {
             siblings.tell(10);
-            assert!(siblings.is_ahead(10));
+            assert!(siblings.is_to_wait(10));
             let start = Instant::now();
             let other = async {
                 sleep(STEP * 2).await;
@@ -158,23 +188,27 @@ mod tests {
             tokio::join!(siblings.give_way(10), other);
 
             assert!((STEP * 2..STEP * 5).contains(&start.elapsed()), "{:?}", start.elapsed());
-            assert!(siblings.is_ahead(10), "it still is");
+            assert!(siblings.is_to_wait(10), "it still is ahead");
         });
     }
 
     #[test]
-    fn waiting_in_vain_is_not_repeated_until_the_others_show_life() {
+    fn waiting_in_vain_is_repeated_ever_more_rarely_until_the_others_show_life() {
         run(async |board, siblings| {
-            siblings.tell(10);
-            let start = Instant::now();
+            siblings.tell(100);
+            let mut taken = Vec::new();
+            for _ in 0..9 {
+                let start = Instant::now();
+                siblings.give_way(100).await;
+                assert_eq!(start.elapsed(), STEP * 5);
+                taken.push((0..).take_while(|_| !siblings.is_to_wait(100)).count());
+            }
 
-            siblings.give_way(10).await;
-
-            assert_eq!(start.elapsed(), STEP * 5);
-            siblings.tell(11);
-            assert!(!siblings.is_ahead(11));
+            assert_eq!(taken, [8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
+            siblings.give_way(100).await;
+            assert!(!siblings.is_to_wait(100));
             board.others(1, 1);
-            assert!(siblings.is_ahead(11));
+            assert!(siblings.is_to_wait(100));
         });
     }
 

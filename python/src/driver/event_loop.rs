@@ -206,6 +206,7 @@ impl EventLoop {
     }
 
     /// Lets handlers run in copies of another context from now on.
+    #[cfg(unix)]
     pub(crate) fn set_home(&self, home: Arc<Home>) {
         self.forget_spares();
         let last = self.home.replace(home);
@@ -232,6 +233,7 @@ impl EventLoop {
     }
 
     /// Parks tasks whose handlers have ended, from now on: `entered` will be called in each round of the loop's.
+    #[cfg(unix)]
     pub(crate) fn park_tasks(self: &Rc<Self>, py: Python<'_>) -> PyResult<()> {
         *self.parked.borrow_mut() = Some(Py::new(py, Parked::new(self))?);
         Ok(())
@@ -259,6 +261,7 @@ impl EventLoop {
 
     /// Decides which of the tasks that were parked wait for another handler. Whoever waits for one that ends has to be
     /// told: returns whether there was one.
+    #[cfg(unix)]
     fn settle_parked(&self, py: Python<'_>) -> bool {
         let mut has_ended = false;
         let Some(parts) = &self.parts else { return has_ended };
@@ -302,6 +305,7 @@ impl EventLoop {
     }
 
     /// `select` is entered: remembers the first timer, which the loop has seen.
+    #[cfg(unix)]
     pub(crate) fn entered(&self, py: Python<'_>) {
         let has_ended = self.settle_parked(py);
         self.first_timer.set(self.find_first_timer(py));
@@ -310,6 +314,7 @@ impl EventLoop {
     }
 
     /// Whether `select` is to return.
+    #[cfg(unix)]
     pub(crate) fn is_to_leave(&self) -> bool {
         self.leave.get()
     }
@@ -334,6 +339,7 @@ impl EventLoop {
     }
 
     /// The runtime has nothing left to do: Python code that ran may have left work for the loop. Attached.
+    #[cfg(unix)]
     pub(crate) fn before_wait(&self) {
         if self.unseen.get() > 0 {
             Python::attach(|py| self.look(py));

@@ -2,7 +2,7 @@
 //!
 //! Two drivers, one surface. With `selector` the loop's selector *is* tokio, so requests are answered on the loop's own
 //! thread without any hand-over. With `thread` tokio has a thread of its own and hands batches to a loop it does not
-//! control (uvloop, Windows, somebody else's loop). What is above asks [`run`] and does not know which it is.
+//! control (uvloop, Windows, somebody else's loop). What is above asks [`run()`] and does not know which it is.
 
 mod bell;
 mod context;
@@ -41,6 +41,7 @@ pub(crate) use trampoline::{Sent, Trampoline, send, went};
 #[derive(Clone)]
 pub(crate) enum Seat {
     /// The loop runs on this very thread, and it is attached to the interpreter.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the selector driver is Unix's"))]
     Here(Rc<EventLoop>),
     /// The loop runs on another thread, and this one never attaches.
     There(Arc<There>),

@@ -20,6 +20,7 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
+    #[cfg(unix)]
     pub(crate) fn new(event_loop: &Rc<EventLoop>) -> Self {
         Self { event_loop: Pinned::new(Rc::downgrade(event_loop)) }
     }

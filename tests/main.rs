@@ -2,5 +2,6 @@
 
 mod architecture;
 mod h1;
+mod h2;
 mod plug_in;
 mod support;

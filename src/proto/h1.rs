@@ -17,7 +17,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     time::{Sleep, sleep, timeout},
 };
 
@@ -35,7 +35,10 @@ use self::{
     patience::Patience,
     wire::Wire,
 };
-use super::strict::{Limits, Refusal};
+use super::{
+    linger::{LINGER, linger},
+    strict::{Limits, Refusal},
+};
 use crate::{
     config::Config,
     conn::{Connection, Cx, LocalFuture, Protocol},
@@ -46,9 +49,6 @@ use crate::{
 
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
 const BUFFER_BYTES: usize = 64 * 1024;
-
-/// How long a refused client's bytes are still read, so that it gets to see why. 5 s, as nginx's `lingering_timeout`.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// What HTTP/1.1 can do. HTTP/1.0 can do nothing of it.
 const HTTP_11: Features = Features::NONE.with(Feature::Trailers);
@@ -207,7 +207,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
             headers: head.headers,
             body,
             peer: self.peer.clone(),
-            exchange: if head.version == Version::HTTP_11 { self.http_11 } else { self.http_10 },
+            exchange: if head.version == Version::HTTP_11 { self.http_11.clone() } else { self.http_10.clone() },
             params: Params::default(),
             root_len: 0,
         });
@@ -339,13 +339,6 @@ async fn close(end: End, wire: Wire) {
     if lingers && !has_ended {
         linger(&mut io).await;
     }
-}
-
-/// RFC 9112 §9.6: closing with bytes unread makes TCP reset the connection, and a reset may take from the client the
-/// response that it has not read yet. So the rest is read, for a while.
-async fn linger(io: &mut Stream) {
-    let mut rest = vec![0; 16 * 1024];
-    let _ = timeout(LINGER, async { while matches!(io.read(&mut rest).await, Ok(n) if n > 0) {} }).await;
 }
 
 /// RFC 9110 §15.5.9: 408, after which the connection closes.

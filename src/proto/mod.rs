@@ -1,12 +1,17 @@
 //! The table of protocols. A protocol is one file and one row.
 
+mod date;
 mod h1;
+mod h2;
+mod linger;
 mod negotiate;
+mod priority;
 mod strict;
 
 use std::rc::Rc;
 
 pub use h1::H1;
+pub use h2::H2;
 pub use negotiate::Negotiate;
 
 use crate::{conn::Protocol, message::Stream};
@@ -35,5 +40,8 @@ pub struct Row {
 
 /// Every protocol HTTPy speaks over a byte stream, most particular first.
 pub fn table() -> Vec<Row> {
-    vec![Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: Rc::new(H1) }]
+    vec![
+        Row { alpn: b"h2", looks: H2::looks, protocol: Rc::new(H2) },
+        Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: Rc::new(H1) },
+    ]
 }

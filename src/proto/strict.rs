@@ -440,7 +440,7 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 /// RFC 9110 §7.2: `uri-host [ ":" port ]`. An empty one is sent for targets without an authority.
-fn is_host(value: &[u8]) -> bool {
+pub(super) fn is_host(value: &[u8]) -> bool {
     let port = match value {
         [b'[', rest @ ..] => match rest.iter().position(|&byte| !(HOST[byte as usize] || byte == b':')) {
             Some(end) if rest[end] == b']' => &rest[end + 1..],

@@ -1,5 +1,7 @@
 //! A server over memory and a client that speaks raw bytes.
 
+mod h2_client;
+
 use std::{
     pin::Pin,
     sync::{Arc, Mutex},
@@ -16,6 +18,7 @@ use httpy::{
     message::{Parts, text},
     server::Server,
 };
+pub(crate) use h2_client::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::{Builder, LocalOptions},
@@ -59,6 +62,18 @@ impl Served {
     /// Opens a connection.
     pub(crate) fn connect(&self) -> Client {
         Client { io: self.connector.connect().expect("a connection"), ahead: Vec::new() }
+    }
+
+    /// Opens a connection that speaks HTTP/2, with the client's settings told and both sides' agreed to.
+    pub(crate) async fn connect_h2(&self, settings: &[(u16, u32)]) -> H2Client {
+        let mut client = H2Client::new(self.connect().io);
+        client.send(PREFACE).await;
+        client.settings(settings).await;
+        let first = [client.next().await, client.next().await, client.next().await];
+        assert!(first[0].starts_with("SETTINGS:"), "{first:?}");
+        assert_eq!(first[1..], ["SETTINGS ACK", "WINDOW_UPDATE 0 +983041"]);
+        client.frame(SETTINGS, ACK, 0, b"").await;
+        client
     }
 
     /// Opens a connection, sends, and reads until the server closes.

@@ -1,0 +1,3 @@
+//! HTTP/2 in raw frames: what is sent, and what comes back.
+
+mod messages;

@@ -171,11 +171,7 @@ mod tests {
                 true
             }
         }
-        let promise = || Promise {
-            target: PathAndQuery::from_static("/a"),
-            headers: HeaderMap::new(),
-            is_head: false,
-        };
+        let promise = || Promise { target: PathAndQuery::from_static("/a"), headers: HeaderMap::new(), is_head: false };
         let hints = Exchange::carried(Features::NONE.with(Feature::EarlyHints), Arc::new(Anything));
         let nobody = Exchange::new(Features::NONE.with(Feature::EarlyHints).with(Feature::Push));
 

@@ -36,6 +36,7 @@ use self::{
     wire::Wire,
 };
 use super::{
+    Looks,
     linger::{LINGER, linger},
     strict::{Limits, Refusal},
 };
@@ -55,6 +56,18 @@ const HTTP_11: Features = Features::NONE.with(Feature::Trailers);
 
 /// HTTP/1.1 and 1.0.
 pub struct H1;
+
+impl H1 {
+    /// Takes everything but a first line of three words whose third is no version of HTTP. Who sends that speaks something
+    /// else, and could not read a 400 (RFC 9113 §3.4: no HTTP/2 preface is a reason to close).
+    pub(super) fn looks(bytes: &[u8]) -> Looks {
+        let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let mut words = line.split(|&byte| byte == b' ');
+        let third = if line.len() < bytes.len() { words.nth(2) } else { None };
+        let is_foreign = third.is_some_and(|version| !version.starts_with(b"HTTP/")) && words.next().is_none();
+        if is_foreign { Looks::Unlike } else { Looks::Like }
+    }
+}
 
 impl Protocol<Stream> for H1 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {

@@ -55,9 +55,7 @@ use crate::{
     config::Config,
     conn::{Connection, Cx, LocalFuture, Protocol},
     handler::{Guarded, Stack},
-    message::{
-        Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Stream, accepts_trailers, text,
-    },
+    message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Stream, accepts_trailers, text},
 };
 
 /// 64. After so many requests other connections get their turn.
@@ -322,7 +320,10 @@ impl Serving {
         let request = site.request(method, Uri::from(promise.target), headers, Body::Empty, exchange);
         let reply = site.stack.answer(request);
         let ticket = site.turns.ticket(stream, priority);
-        self.run(Answering::new(asked, Channel::Pushed(respond, place), ticket, reply, self.open.clone()), cx);
+        self.run(
+            Answering::new(asked, Channel::Pushed { respond, _place: place }, ticket, reply, self.open.clone()),
+            cx,
+        );
     }
 
     /// Runs a stream at once, and keeps it if it has to wait.
@@ -360,7 +361,8 @@ impl Serving {
         self.h2.abrupt_shutdown(match offence {
             Offence::IdleFrames | Offence::Resets => Reason::ENHANCE_YOUR_CALM,
             Offence::PriorityTarget => Reason::PROTOCOL_ERROR,
-            Offence::PriorityLength => Reason::FRAME_SIZE_ERROR,
+            Offence::FrameLength => Reason::FRAME_SIZE_ERROR,
+            Offence::WindowSize => Reason::FLOW_CONTROL_ERROR,
         });
     }
 

@@ -2,10 +2,21 @@
 //!
 //! Chooses the protocol of a connection: by ALPN where TLS agreed on one, else by its first bytes.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
-use tokio::{io::ReadBuf, time::timeout};
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::timeout,
+};
 
 use super::{Looks, Row};
 use crate::{
@@ -15,6 +26,9 @@ use crate::{
 
 /// 64 bytes are enough to tell: HTTP/2's preface is 24 (RFC 9113 §3.4).
 const MOST_BYTES: usize = 64;
+
+/// 1 KiB. As much is read at a time: most heads are smaller, and need not be read twice.
+const READ_BYTES: usize = 1024;
 
 /// The protocol that finds out which protocol.
 pub struct Negotiate {
@@ -55,34 +69,54 @@ impl Protocol<Stream> for Negotiate {
     }
 }
 
-/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed.
+/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed, or nobody knows
+/// what it speaks.
 async fn choose<'r>(rows: &'r [Row], io: &mut Stream) -> Option<&'r Row> {
-    let mut ahead = BytesMut::with_capacity(MOST_BYTES);
+    let mut ahead = BytesMut::new();
     loop {
-        let mut chunk = [0; MOST_BYTES];
-        let mut buffer = ReadBuf::new(&mut chunk[..MOST_BYTES - ahead.len()]);
-        poll_fn(|cx| tokio::io::AsyncRead::poll_read(Pin::new(&mut *io), cx, &mut buffer)).await.ok()?;
-        if buffer.filled().is_empty() {
+        let before = ahead.len();
+        poll_fn(|cx| read(io, &mut ahead, cx)).await.ok()?;
+        if ahead.len() == before {
             return None;
         }
-        ahead.extend_from_slice(buffer.filled());
-        let full = ahead.len() == MOST_BYTES;
-        if let Some(row) = recognise(rows, &ahead, full) {
-            io.unread(Bytes::from(ahead));
-            return Some(row);
+        match recognise(rows, &ahead, ahead.len() >= MOST_BYTES) {
+            Recognised::Row(row) => {
+                io.unread(ahead.freeze());
+                return Some(row);
+            }
+            Recognised::Unsure => {}
+            Recognised::Foreign => return None,
         }
     }
 }
 
+/// Reads some bytes. They pass the stack, so that waiting for them takes no memory.
+fn read(io: &mut Stream, ahead: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+    ahead.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(()))
+}
+
+enum Recognised<'r> {
+    Row(&'r Row),
+    /// More bytes are needed.
+    Unsure,
+    Foreign,
+}
+
 /// The first row that says "like", provided every row before it said "unlike".
-fn recognise<'r>(rows: &'r [Row], bytes: &[u8], full: bool) -> Option<&'r Row> {
+fn recognise<'r>(rows: &'r [Row], bytes: &[u8], full: bool) -> Recognised<'r> {
+    let mut unsure = None;
     for row in rows {
         match (row.looks)(bytes) {
-            Looks::Like => return Some(row),
+            Looks::Like => return Recognised::Row(row),
             Looks::Unlike => {}
-            Looks::Unsure if full => {}
-            Looks::Unsure => return None,
+            Looks::Unsure if full => unsure = Some(row),
+            Looks::Unsure => return Recognised::Unsure,
         }
     }
-    rows.last()
+    // Who is not sure by now gets it.
+    unsure.map_or(Recognised::Foreign, Recognised::Row)
 }

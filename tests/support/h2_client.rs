@@ -214,7 +214,7 @@ impl H2Client {
         fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
-    fn decode(&mut self, block: &[u8]) -> Vec<(String, String)> {
+    pub(crate) fn decode(&mut self, block: &[u8]) -> Vec<(String, String)> {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
         let fields = self.decoder.decode(block).expect("a field section");
         fields.into_iter().map(|(name, value)| (text(name), text(value))).collect()

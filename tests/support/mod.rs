@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use h2_client::*;
 use http::StatusCode;
 use http_body::Frame;
 use httpy::{
@@ -18,7 +19,6 @@ use httpy::{
     message::{Parts, text},
     server::Server,
 };
-pub(crate) use h2_client::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::{Builder, LocalOptions},

@@ -53,7 +53,7 @@ pub(super) enum Channel {
     /// To a stream that the client has opened.
     Asked(Arc<Side>),
     /// To one that was promised.
-    Pushed(SendPushedResponse<Bytes>, PushPlace),
+    Pushed { respond: SendPushedResponse<Bytes>, _place: PushPlace },
 }
 
 enum State {
@@ -162,14 +162,14 @@ impl Channel {
     fn send_response(&mut self, head: http::Response<()>, is_end: bool) -> Result<SendStream<Bytes>, h2::Error> {
         match self {
             Self::Asked(side) => side.send_response(head, is_end),
-            Self::Pushed(respond, _) => respond.send_response(head, is_end),
+            Self::Pushed { respond, .. } => respond.send_response(head, is_end),
         }
     }
 
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Asked(side) => side.poll_reset(cx),
-            Self::Pushed(respond, _) => respond.poll_reset(cx).map(drop),
+            Self::Pushed { respond, .. } => respond.poll_reset(cx).map(drop),
         }
     }
 
@@ -240,7 +240,11 @@ impl Sending {
             let Poll::Ready(turn) = ticket.poll_turn(cx) else { return self.poll_reset(cx) };
             let spent = self.send(turn, terms);
             ticket.spend(spent);
-            if self.is_whole && self.content.is_empty() && self.trailers.is_none() && self.left.is_none_or(|left| left == 0) {
+            if self.is_whole
+                && self.content.is_empty()
+                && self.trailers.is_none()
+                && self.left.is_none_or(|left| left == 0)
+            {
                 return Poll::Ready(());
             }
         }
@@ -261,7 +265,8 @@ impl Sending {
         let piece = self.content.split_to(n);
         self.left = self.left.map(|left| left.saturating_sub(n as u64));
         let has_trailers = self.trailers.is_some() && terms.takes_trailers;
-        let is_end = self.is_whole && self.content.is_empty() && !has_trailers && self.left.is_none_or(|left| left == 0);
+        let is_end =
+            self.is_whole && self.content.is_empty() && !has_trailers && self.left.is_none_or(|left| left == 0);
         if is_end {
             self.trailers = None;
         }

@@ -23,10 +23,7 @@ pub(super) struct Allowances {
 
 impl Allowances {
     pub(super) fn new(max_idle_frames: u32, max_resets: u32) -> Self {
-        Self {
-            frames: Allowance::new(max_idle_frames, FRAMES_PER_S),
-            resets: Allowance::new(max_resets, RESETS_PER_S),
-        }
+        Self { frames: Allowance::new(max_idle_frames, FRAMES_PER_S), resets: Allowance::new(max_resets, RESETS_PER_S) }
     }
 }
 

@@ -1,15 +1,17 @@
 //! The frames on the way to h2 and from it, by their headers (RFC 9113 §4.1).
 //!
 //! h2 keeps to itself some of what we have to know, and ignores what it does not know. So the bytes of a connection are
-//! looked at on their way, changed in nothing, and kept only where a few of them make a value:
+//! looked at on their way, changed in nothing, and kept only where a few of them make a value. What is looked for:
 //!
 //! 1. the client's priorities: PRIORITY_UPDATE (RFC 9218 §7.1), an unknown frame to h2;
 //! 2. its settings for pushes;
 //! 3. how much may be sent on the whole connection, so that what is sent next can be decided as late as possible;
 //! 4. frames that do nothing, of which it must not send too many (`calm.rs`);
-//! 5. whether a field section has begun and not ended.
+//! 5. whether a field section has begun and not ended;
+//! 6. frames that can't have the length they have: h2 ends the connection as well, but calls it PROTOCOL_ERROR.
 //!
-//! A frame costs its nine bytes here, whatever its length.
+//! A frame costs its nine bytes here, whatever its length. Where a client does what it must not, h2 gets the bytes before
+//! that and none after.
 
 use super::{super::priority::Priority, calm::Allowances};
 
@@ -21,19 +23,26 @@ const HEADER_BYTES: usize = 9;
 /// RFC 9113 §6.9.2: both windows begin with it.
 const FIRST_WINDOW: i64 = 65_535;
 
+/// RFC 9113 §6.9.1.
+const MAX_WINDOW: u32 = 0x7fff_ffff;
+
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const PRIORITY: u8 = 0x2;
 const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const PRIORITY_UPDATE: u8 = 0x10;
 
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 const ENABLE_PUSH: u16 = 0x2;
 const MAX_CONCURRENT_STREAMS: u16 = 0x3;
+const INITIAL_WINDOW_SIZE: u16 = 0x4;
 
 /// 256 bytes. A priority takes ten; what is longer is all extensions, and counts as not understood.
 const MAX_PRIORITY_BYTES: usize = 256;
@@ -47,8 +56,10 @@ pub(super) enum Offence {
     Resets,
     /// RFC 9218 §7.1: a PRIORITY_UPDATE on a stream, or for stream 0.
     PriorityTarget,
-    /// RFC 9218 §7.1: a PRIORITY_UPDATE too short to name a stream.
-    PriorityLength,
+    /// RFC 9113 §4.2: a frame of a length that its type does not have.
+    FrameLength,
+    /// RFC 9113 §6.5.2: a window larger than there are.
+    WindowSize,
 }
 
 /// Frames from the client.
@@ -135,19 +146,26 @@ impl Incoming {
         }
     }
 
-    /// Looks at bytes on their way to h2.
-    pub(super) fn see(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && self.offence.is_none() {
-            bytes = match self.place {
+    /// Looks at bytes on their way to h2. Returns how many of them it may have: all, but for the offending frame and what
+    /// comes after it.
+    pub(super) fn see(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let seen = match self.place {
                 Place::Preface(left) => {
-                    let n = left.min(bytes.len());
+                    let n = left.min(rest.len());
                     self.place = if n == left { Place::Header } else { Place::Preface(left - n) };
-                    &bytes[n..]
+                    n
                 }
-                Place::Header => self.see_header(bytes),
-                Place::Payload(left) => self.see_payload(bytes, left),
+                Place::Header => self.see_header(rest),
+                Place::Payload(left) => self.see_payload(rest, left),
             };
+            if self.offence.is_some() {
+                return bytes.len() - rest.len();
+            }
+            rest = &rest[seen..];
         }
+        bytes.len()
     }
 
     /// What the client has done wrong since this was asked, if it has.
@@ -190,19 +208,20 @@ impl Incoming {
         self.allowances.frames.give((bytes / 512) as u32);
     }
 
-    fn see_header<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+    fn see_header(&mut self, bytes: &[u8]) -> usize {
         // Nearly always the whole header is there.
-        let (header, rest) = if self.part.is_empty() && bytes.len() >= HEADER_BYTES {
-            (Header::read(bytes), &bytes[HEADER_BYTES..])
+        let mut n = HEADER_BYTES;
+        let header = if self.part.is_empty() && bytes.len() >= HEADER_BYTES {
+            Header::read(bytes)
         } else {
-            let n = (HEADER_BYTES - self.part.len()).min(bytes.len());
+            n = (HEADER_BYTES - self.part.len()).min(bytes.len());
             self.part.extend_from_slice(&bytes[..n]);
             if self.part.len() < HEADER_BYTES {
-                return &[];
+                return n;
             }
             let header = Header::read(&self.part);
             self.part.clear();
-            (header, &bytes[n..])
+            header
         };
         self.frame = header;
         self.place = Place::Payload(header.length);
@@ -210,13 +229,21 @@ impl Incoming {
         if header.length == 0 {
             self.end_frame();
         }
-        rest
+        n
     }
 
     fn begin_frame(&mut self) {
         let Header { length, kind, stream, .. } = self.frame;
         let frames = &mut self.allowances.frames;
-        let is_calm = match kind {
+        let has_length = match kind {
+            PRIORITY => length == 5,
+            RST_STREAM | WINDOW_UPDATE => length == 4,
+            SETTINGS => length % 6 == 0 && !(self.frame.has(ACK) && length > 0),
+            PING => length == 8,
+            PRIORITY_UPDATE => length >= 4,
+            _ => true,
+        };
+        let is_allowed = match kind {
             DATA if length > 0 || self.frame.has(END_STREAM) => {
                 frames.give(1);
                 true
@@ -227,34 +254,29 @@ impl Incoming {
                 self.heads += 1;
                 true
             }
-            RST_STREAM => {
-                if !self.allowances.resets.take() {
-                    self.offence = Some(Offence::Resets);
-                }
-                true
-            }
-            PRIORITY_UPDATE if stream != 0 => {
-                self.offence = Some(Offence::PriorityTarget);
-                true
-            }
-            PRIORITY_UPDATE if length < 4 => {
-                self.offence = Some(Offence::PriorityLength);
-                true
-            }
+            RST_STREAM => true,
             // SETTINGS, PING, PRIORITY, WINDOW_UPDATE, CONTINUATION, empty DATA, and what nobody knows.
             _ => frames.take(),
         };
-        if !is_calm {
-            self.offence = Some(Offence::IdleFrames);
-        }
+        self.offence = if !has_length {
+            Some(Offence::FrameLength)
+        } else if !is_allowed {
+            Some(Offence::IdleFrames)
+        } else if kind == RST_STREAM && !self.allowances.resets.take() {
+            Some(Offence::Resets)
+        } else if kind == PRIORITY_UPDATE && stream != 0 {
+            Some(Offence::PriorityTarget)
+        } else {
+            return;
+        };
     }
 
-    fn see_payload<'b>(&mut self, bytes: &'b [u8], left: usize) -> &'b [u8] {
+    fn see_payload(&mut self, bytes: &[u8], left: usize) -> usize {
         let n = left.min(bytes.len());
-        let (seen, rest) = bytes.split_at(n);
+        let seen = &bytes[..n];
         match self.frame.kind {
-            SETTINGS if !self.frame.has(END_STREAM) => self.see_settings(seen),
-            WINDOW_UPDATE if self.frame.stream == 0 && self.frame.length == 4 => self.part.extend_from_slice(seen),
+            SETTINGS => self.see_settings(seen),
+            WINDOW_UPDATE if self.frame.stream == 0 => self.part.extend_from_slice(seen),
             PRIORITY_UPDATE if self.part.len() <= 4 + MAX_PRIORITY_BYTES => {
                 let room = 4 + MAX_PRIORITY_BYTES + 1 - self.part.len();
                 self.part.extend_from_slice(&seen[..n.min(room)]);
@@ -265,7 +287,7 @@ impl Incoming {
         if n == left {
             self.end_frame();
         }
-        rest
+        n
     }
 
     /// RFC 9113 §6.5.1: settings of six bytes each.
@@ -280,6 +302,7 @@ impl Incoming {
                 match u16::from_be_bytes([*a, *b]) {
                     ENABLE_PUSH => pushes.is_enabled = number(value) == 1,
                     MAX_CONCURRENT_STREAMS => pushes.max_streams = number(value),
+                    INITIAL_WINDOW_SIZE if number(value) > MAX_WINDOW => self.offence = Some(Offence::WindowSize),
                     _ => {}
                 }
                 self.part.clear();
@@ -290,7 +313,7 @@ impl Incoming {
     fn end_frame(&mut self) {
         match self.frame.kind {
             HEADERS | CONTINUATION if self.frame.has(END_HEADERS) => self.is_within_head = false,
-            SETTINGS => {
+            SETTINGS if !self.frame.has(ACK) => {
                 self.pushes.get_or_insert(Pushes { is_enabled: true, max_streams: u32::MAX });
             }
             WINDOW_UPDATE if self.part.len() == 4 => self.window += i64::from(number(&self.part) & 0x7fff_ffff),

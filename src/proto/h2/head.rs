@@ -43,6 +43,9 @@ impl Heads {
     /// Checks a head and makes it one as it comes by any version.
     pub(super) fn conform(&mut self, head: &mut Parts) -> Result<(), Refusal> {
         if head.method == Method::CONNECT {
+            if head.uri.authority().is_none() {
+                return Err(Malformed("CONNECT without :authority (RFC 9113 section 8.5)"));
+            }
             return Err(Answer(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served here (RFC 9110 section 9.3.6)"));
         }
         if head.uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
@@ -54,7 +57,11 @@ impl Heads {
         if head.headers.len() > self.max_fields {
             return Err(Answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields (max_fields)"));
         }
-        if head.headers.get(header::EXPECT).is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        if head
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        {
             let says = "the only expectation here is 100-continue (RFC 9110 section 10.1.1)";
             return Err(Answer(StatusCode::EXPECTATION_FAILED, says));
         }

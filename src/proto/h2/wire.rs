@@ -1,6 +1,6 @@
 //! The byte stream of an HTTP/2 connection as h2 sees it.
 //!
-//! 1. What is read passes [`Incoming`], what is written [`Outgoing`]. After an [`Offence`] nothing more is read.
+//! 1. What is read passes [`Incoming`], what is written [`Outgoing`]. From an [`Offence`] on, h2 gets nothing more to read.
 //! 2. What is written is gathered until the connection has been polled, so that responses that are ready together go out
 //!    together, and frames of 16 KiB four at a time. h2 would write them one by one.
 //! 3. When the stream takes no more, h2 gets to know after [`GATHERED_BYTES`], and [`Wire::is_full`] says so: whose content
@@ -214,8 +214,10 @@ impl AsyncRead for Wire {
             if !new.is_empty() {
                 state.has_news = true;
                 state.read_bytes += new.len() as u64;
-                state.incoming.see(new);
-                return Poll::Ready(Ok(()));
+                let seen = state.incoming.see(new);
+                buf.set_filled(before + seen);
+                // Nothing at all would be the end of the stream.
+                return if seen == 0 { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
             state.ended = true;
         }

@@ -116,6 +116,8 @@ fn builder(config: &Config) -> Builder {
         .max_header_list_size(u32::try_from(config.max_head_bytes).unwrap_or(u32::MAX))
         .initial_window_size(config.h2_stream_window_bytes)
         .initial_connection_window_size(config.h2_connection_window_bytes)
+        // Those that were reset before they were seen here. They don't count as open, but take memory.
+        .max_pending_accept_reset_streams(config.h2_max_concurrent_streams as usize)
         .max_local_error_reset_streams(Some(config.h2_max_resets as usize))
         .enable_connect_protocol();
     builder
@@ -287,6 +289,7 @@ impl Serving {
             Err(Refusal::Malformed(why)) => {
                 tracing::debug!(why, "malformed request");
                 side.send_reset(Reason::PROTOCOL_ERROR);
+                self.wire.blame_for_reset();
                 return;
             }
             Err(Refusal::Answer(status, why)) => {

@@ -1,5 +1,6 @@
 //! HTTP/2 in raw frames: what is sent, and what comes back.
 
+mod attacks;
 mod content;
 mod heads;
 mod messages;

@@ -118,12 +118,12 @@ impl H2Client {
         self.io.shutdown().await.expect("half-close");
     }
 
-    /// Reads a frame; none at the end.
+    /// Reads a frame; none at the end, also if that comes within a frame.
     pub(crate) async fn read(&mut self) -> Option<RawFrame> {
         let header = self.take(9).await?;
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
         let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
-        let payload = self.take(length).await.expect("a whole frame");
+        let payload = self.take(length).await?;
         Some(RawFrame { kind: header[3], flags: header[4], stream, payload })
     }
 

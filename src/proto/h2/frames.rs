@@ -203,6 +203,13 @@ impl Incoming {
         std::mem::take(&mut self.priorities)
     }
 
+    /// The client has made us reset a stream.
+    pub(super) fn blame_for_reset(&mut self) {
+        if !self.allowances.resets.take() {
+            self.offence = Some(Offence::Resets);
+        }
+    }
+
     /// Content was sent: the client may say how much more it takes.
     pub(super) fn allow_for_sent(&mut self, bytes: usize) {
         self.allowances.frames.give((bytes / 512) as u32);

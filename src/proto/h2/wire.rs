@@ -105,6 +105,11 @@ impl Wire {
         self.0.borrow_mut().incoming.take_offence()
     }
 
+    /// The client has made us reset a stream.
+    pub(super) fn blame_for_reset(&self) {
+        self.0.borrow_mut().incoming.blame_for_reset();
+    }
+
     /// Whether a field section has begun and not ended, and how many have begun.
     pub(super) fn head(&self) -> (bool, u64) {
         let state = self.0.borrow();

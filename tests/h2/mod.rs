@@ -4,3 +4,5 @@ mod attacks;
 mod content;
 mod heads;
 mod messages;
+mod patience;
+mod push;

@@ -49,7 +49,7 @@ use self::{
 use super::{
     Looks,
     linger::{LINGER, linger},
-    priority::Priority,
+    priority::Said,
 };
 use crate::{
     config::Config,
@@ -196,32 +196,33 @@ impl Serving {
         self.wire.begin();
         self.site.link.waker.register(cx.waker());
         loop {
-            match self.poll_requests(cx) {
-                Poll::Ready(result) => return Poll::Ready(End::Closed(result)),
-                Poll::Pending => {}
+            if let Poll::Ready(result) = self.poll_requests(cx) {
+                return Poll::Ready(End::Closed(result));
             }
-            let was_sent = match self.wire.poll_send(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
-                sent => sent.is_ready(),
-            };
             if let Some(offence) = self.wire.take_offence() {
                 self.send_away(offence);
                 continue;
             }
             self.take_news();
-            if was_sent {
-                self.site.turns.begin_round(self.wire.window());
-            }
-            if self.poll_streams(cx, was_sent) {
+            self.site.turns.begin_round(self.wire.room(), self.wire.window());
+            if self.poll_streams(cx) {
+                // h2 may have something to do now.
                 continue;
             }
-            match self.patience.poll(self.waiting(), cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(late) => match self.give_up(late, cx) {
+            let was_full = self.wire.room() == 0;
+            match self.wire.poll_send(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+                // h2, or a turn, waited for room.
+                Poll::Ready(Ok(())) if was_full => continue,
+                _ => {}
+            }
+            if let Poll::Ready(late) = self.patience.poll(self.waiting(), cx) {
+                match self.give_up(late, cx) {
                     Some(end) => return Poll::Ready(end),
                     None => continue,
-                },
+                }
             }
+            return Poll::Pending;
         }
     }
 
@@ -239,22 +240,30 @@ impl Serving {
         Poll::Pending
     }
 
-    /// Runs the streams, and gives turns if they can be given. Returns whether h2 may have something to do now.
-    fn poll_streams(&mut self, cx: &mut Context<'_>, may_send: bool) -> bool {
-        let mut have_moved = false;
-        for pushed in self.site.link.take_pushed() {
-            have_moved = true;
+    /// Runs the streams, and gives one of them a turn. Returns whether any of them has done something.
+    ///
+    /// One turn at a time: h2 would mix those of several streams.
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        let pushed = self.site.link.take_pushed();
+        let mut have_moved = !pushed.is_empty();
+        for pushed in pushed {
             self.begin_pushed(pushed, cx);
         }
-        loop {
-            while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
-                have_moved = true;
-            }
-            if !may_send || !self.site.turns.call() {
-                return have_moved;
-            }
+        have_moved |= self.poll_woken(cx);
+        if self.site.turns.call() {
             have_moved = true;
+            self.poll_woken(cx);
         }
+        have_moved
+    }
+
+    /// Runs the streams that have been woken. Returns whether any of them has ended.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut have_ended = false;
+        while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
+            have_ended = true;
+        }
+        have_ended
     }
 
     /// Answers a request.
@@ -273,7 +282,7 @@ impl Serving {
             takes_trailers: accepts_trailers(&head.headers),
             write_timeout: site.config.write_timeout,
         };
-        let priority = Priority::of_request(&head.headers);
+        let asked_priority = Said::in_fields(&head.headers);
         let reply = match site.heads.conform(&mut head) {
             Ok(()) => {
                 let body = if incoming.is_end_stream() {
@@ -297,7 +306,7 @@ impl Serving {
                 Guarded::new(text(status, why).into())
             }
         };
-        let ticket = site.turns.ticket(stream, priority);
+        let ticket = site.turns.ticket(stream, asked_priority);
         self.run(Answering::new(asked, Channel::Asked(side), ticket, reply, self.open.clone()), cx);
     }
 
@@ -313,7 +322,7 @@ impl Serving {
         };
         let site = &self.site;
         let mut headers = promise.headers;
-        let priority = Priority::of_request(&headers);
+        let asked_priority = Said::in_fields(&headers);
         if let Ok(host) = authority.as_str().parse() {
             headers.insert(header::HOST, host);
         }
@@ -322,7 +331,7 @@ impl Serving {
         let exchange = Exchange::new(if site.peer.is_tls { multiplexing.with(Feature::Tls) } else { multiplexing });
         let request = site.request(method, Uri::from(promise.target), headers, Body::Empty, exchange);
         let reply = site.stack.answer(request);
-        let ticket = site.turns.ticket(stream, priority);
+        let ticket = site.turns.ticket(stream, asked_priority);
         self.run(
             Answering::new(asked, Channel::Pushed { respond, _place: place }, ticket, reply, self.open.clone()),
             cx,
@@ -341,10 +350,10 @@ impl Serving {
         if let Some(pushes) = self.wire.pushes() {
             self.site.link.allow_pushes(if pushes.is_enabled { pushes.max_streams } else { 0 });
         }
-        for (stream, priority) in self.wire.take_priorities() {
+        for (stream, said) in self.wire.take_priorities() {
             let is_early = stream % 2 == 1 && stream > self.last;
             if is_early {
-                let streams = self.streams.len() + self.site.turns.early_updates(self.last);
+                let streams = self.streams.len() + self.site.turns.early_updates(self.last, stream);
                 // RFC 9218 §7.1: those that are open and those to come are no more than may be open.
                 if streams >= self.site.config.h2_max_concurrent_streams as usize {
                     tracing::debug!(kind = "limit", "priorities of more streams than there may be");
@@ -353,7 +362,7 @@ impl Serving {
                 }
             }
             if is_early || self.streams.iter().any(|answering| answering.stream() == stream) {
-                self.site.turns.update(stream, priority);
+                self.site.turns.update(stream, said);
             }
         }
     }
@@ -376,7 +385,7 @@ impl Serving {
         let has_own_streams = !self.streams.is_empty();
         // Streams that are only h2's are those whose last bytes the client does not take.
         let has_streams = has_own_streams || self.h2.has_streams();
-        let has_to_send = self.wire.is_full() || self.site.turns.is_awaited() || (has_streams && !has_own_streams);
+        let has_to_send = self.wire.is_blocked() || self.site.turns.is_awaited() || (has_streams && !has_own_streams);
         Waiting {
             request: (!has_streams).then_some(self.requests),
             head: is_within_head.then_some(heads),
@@ -393,7 +402,7 @@ impl Serving {
                 tracing::debug!(kind = "limit", "a request head took too long (head_timeout)");
                 self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            Late::Reader if self.wire.is_full() => return Some(End::Broken(io::ErrorKind::TimedOut.into())),
+            Late::Reader if self.wire.is_blocked() => return Some(End::Broken(io::ErrorKind::TimedOut.into())),
             Late::Reader => {
                 tracing::info!(kind = "limit", "a client took nothing of what was to be sent (write_timeout)");
                 self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

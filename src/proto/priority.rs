@@ -25,36 +25,47 @@ impl Default for Priority {
 }
 
 impl Priority {
-    /// The priority that a field section asks for; the default if it asks for none.
-    pub(super) fn of_request(headers: &HeaderMap) -> Self {
-        Self::default().merged(headers)
-    }
-
-    /// This priority with what a response says of it. RFC 9218 §8: what it does not say stays as the client wants it.
+    /// This priority, but for what is said of it. RFC 9218 §8: so a response can override what the client wants.
     #[must_use]
-    pub(super) fn merged(self, headers: &HeaderMap) -> Self {
+    pub(super) fn with(self, said: Said) -> Self {
+        Self {
+            urgency: said.urgency.unwrap_or(self.urgency),
+            is_incremental: said.is_incremental.unwrap_or(self.is_incremental),
+        }
+    }
+}
+
+/// What a Priority field says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    urgency: Option<u8>,
+    is_incremental: Option<bool>,
+}
+
+impl Said {
+    /// What a field section says.
+    pub(super) fn in_fields(headers: &HeaderMap) -> Self {
         let mut lines = headers.get_all(PRIORITY).iter();
         match (lines.next(), lines.next()) {
-            (None, _) => self,
-            (Some(line), None) => self.with(line.as_bytes()),
+            (None, _) => Self::default(),
+            (Some(line), None) => Self::read(line.as_bytes()),
             (Some(_), Some(_)) => {
                 let lines: Vec<&[u8]> = headers.get_all(PRIORITY).iter().map(HeaderValue::as_bytes).collect();
-                self.with(&lines.join(&b","[..]))
+                Self::read(&lines.join(&b","[..]))
             }
         }
     }
 
-    /// This priority with what a Priority field value says.
-    #[must_use]
-    pub(super) fn with(self, value: &[u8]) -> Self {
-        let mut priority = self;
+    /// What a field value says.
+    pub(super) fn read(value: &[u8]) -> Self {
+        let mut said = Self::default();
         let mut parser = Parser { rest: value };
         let understood = parser.dictionary(|key, item| match (key, item) {
-            (b"u", Item::Integer(urgency @ 0..=7)) => priority.urgency = urgency as u8,
-            (b"i", Item::Boolean(is_incremental)) => priority.is_incremental = is_incremental,
+            (b"u", Item::Integer(urgency @ 0..=7)) => said.urgency = Some(urgency as u8),
+            (b"i", Item::Boolean(is_incremental)) => said.is_incremental = Some(is_incremental),
             _ => {}
         });
-        if understood.is_some() { priority } else { self }
+        if understood.is_some() { said } else { Self::default() }
     }
 }
 
@@ -216,7 +227,7 @@ mod tests {
     use super::*;
 
     fn of(value: &str) -> (u8, bool) {
-        let priority = Priority::default().with(value.as_bytes());
+        let priority = Priority::default().with(Said::read(value.as_bytes()));
         (priority.urgency, priority.is_incremental)
     }
 
@@ -290,17 +301,17 @@ mod tests {
         let mut response = HeaderMap::new();
         response.append(PRIORITY, HeaderValue::from_static("u=6"));
 
-        let asked = Priority::of_request(&request);
+        let asked = Priority::default().with(Said::in_fields(&request));
 
         assert_eq!(asked, Priority { urgency: 1, is_incremental: true });
-        assert_eq!(asked.merged(&response), Priority { urgency: 6, is_incremental: true });
-        assert_eq!(asked.merged(&HeaderMap::new()), asked);
+        assert_eq!(asked.with(Said::in_fields(&response)), Priority { urgency: 6, is_incremental: true });
+        assert_eq!(asked.with(Said::in_fields(&HeaderMap::new())), asked);
     }
 
     proptest! {
         #[test]
         fn takes_any_bytes(value in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Priority::default().with(&value);
+            let _ = Said::read(&value);
         }
 
         #[test]

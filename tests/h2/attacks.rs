@@ -16,8 +16,8 @@ use httpy::{Body, Config, Error, Reply, Request, Response};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, H2Client, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, SETTINGS, Served,
-    WHOLE, WINDOW_UPDATE, encode, ok, request, run, serve, serve_with,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, H2Client, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, SETTINGS,
+    Served, WHOLE, WINDOW_UPDATE, encode, ok, request, run, serve, serve_with,
 };
 
 fn hello(_: Request) -> Reply {
@@ -43,7 +43,8 @@ async fn assert_serves_others(served: &Served) {
 }
 
 fn went_away(frames: &[String], reason: &str) -> bool {
-    frames.iter().any(|frame| frame.starts_with("GOAWAY") && frame.contains(reason)) && frames.last().is_some_and(|frame| frame == "END")
+    frames.iter().any(|frame| frame.starts_with("GOAWAY") && frame.contains(reason))
+        && frames.last().is_some_and(|frame| frame == "END")
 }
 
 /// CVE-2023-44487. What was reset is not worked on, and after the thousandth the client goes.

@@ -5,4 +5,5 @@ mod content;
 mod heads;
 mod messages;
 mod patience;
+mod priorities;
 mod push;

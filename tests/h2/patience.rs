@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::support::{
-    ACK, DATA, Drops, END_HEADERS, END_STREAM, GOAWAY, H2Client, HEADERS, PING, PREFACE, drops, ok, once, request, run, serve,
-    serve_with,
+    ACK, DATA, Drops, END_HEADERS, END_STREAM, GOAWAY, H2Client, HEADERS, PING, PREFACE, drops, ok, once, request, run,
+    serve, serve_with,
 };
 
 const GRACE: Duration = Duration::from_secs(30);

@@ -10,7 +10,8 @@ use httpy::{
 use tokio::sync::Notify;
 
 use crate::support::{
-    ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING, Served, ok, once, request, run, serve, serve_app, END_HEADERS, DATA, END_STREAM,
+    DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING, Served, ok, once,
+    request, run, serve, serve_app,
 };
 
 fn promise(path: &'static str) -> Promise {
@@ -64,7 +65,10 @@ fn promises_and_then_serves_through_the_whole_stack() {
         assert!(all.contains(&"DATA 1 END_STREAM: [true, true]".to_owned()), "{all:?}");
         for (stream, path) in [(2, "/a.css"), (4, "/c.js")] {
             let content = format!("GET a {path} Some(\"seen\") pushes=false");
-            assert!(all.contains(&format!("HEADERS {stream}: :status=200 {TEXT} content-length={}", content.len())), "{all:?}");
+            assert!(
+                all.contains(&format!("HEADERS {stream}: :status=200 {TEXT} content-length={}", content.len())),
+                "{all:?}"
+            );
             assert!(all.contains(&format!("DATA {stream} END_STREAM: {content}")), "{all:?}");
         }
     });

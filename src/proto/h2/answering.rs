@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     handler::Guarded,
     message::{Body, Response, text},
-    proto::date,
+    proto::{date, priority::Said},
 };
 
 /// One stream of a connection.
@@ -84,7 +84,7 @@ impl Answering {
 
     /// Sends the head, and content that can be sent at once. What is left is [`State::Sending`].
     fn begin(&mut self, mut response: Response) -> State {
-        self.ticket.set_priority(|priority| priority.merged(response.headers()));
+        self.ticket.say(Said::in_fields(response.headers()));
         conform(&mut response, self.is_head);
         let (parts, body) = response.into_parts();
         let declared = declared_length(&parts.headers);

@@ -13,7 +13,7 @@
 //! A frame costs its nine bytes here, whatever its length. Where a client does what it must not, h2 gets the bytes before
 //! that and none after.
 
-use super::{super::priority::Priority, calm::Allowances};
+use super::{super::priority::Said, calm::Allowances};
 
 /// RFC 9113 §3.4.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -77,7 +77,7 @@ pub(super) struct Incoming {
     heads: u64,
     window: i64,
     pushes: Option<Pushes>,
-    priorities: Vec<(u32, Priority)>,
+    priorities: Vec<(u32, Said)>,
 }
 
 /// What the client lets the server push.
@@ -199,7 +199,7 @@ impl Incoming {
     }
 
     /// The priorities that the client has changed since this was asked.
-    pub(super) fn take_priorities(&mut self) -> Vec<(u32, Priority)> {
+    pub(super) fn take_priorities(&mut self) -> Vec<(u32, Said)> {
         std::mem::take(&mut self.priorities)
     }
 
@@ -336,9 +336,9 @@ impl Incoming {
         let stream = number(stream) & 0x7fff_ffff;
         if stream == 0 {
             self.offence = Some(Offence::PriorityTarget);
-        } else if value.len() <= MAX_PRIORITY_BYTES {
-            // RFC 9218 §7: an update says all, so what it leaves out is the default again.
-            self.priorities.push((stream, Priority::default().with(value)));
+        } else {
+            let value = if value.len() <= MAX_PRIORITY_BYTES { value } else { b"" };
+            self.priorities.push((stream, Said::read(value)));
         }
     }
 }

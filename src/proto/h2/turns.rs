@@ -5,8 +5,8 @@
 //! 1. The most urgent go first. Of one urgency, those that are not incremental go one after the other, in the order in which
 //!    they were asked for. Incremental ones take turns with each other and with the first of those.
 //! 2. One turn in [`FAIR`] goes to the stream that has waited for the most turns, so that nobody waits for ever.
-//! 3. h2 is handed no more than one round, [`ROUND_BYTES`], before that is on its way, and no more than the client takes on
-//!    the whole connection: what is in h2 can't be overtaken any more.
+//! 3. h2 is handed no more than one turn before that has left it, and no more than can be sent and the client takes on the
+//!    whole connection: what is in h2 can't be overtaken any more.
 //! 4. Who is alone is sent as it comes.
 
 use std::{
@@ -16,13 +16,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{super::priority::Priority, wire::GATHERED_BYTES};
+use super::super::priority::{Priority, Said};
 
 /// 16 KiB, the size of a frame (RFC 9113 §4.2).
 pub(super) const TURN_BYTES: usize = 16 * 1024;
-
-/// As much as is written at a time.
-const ROUND_BYTES: usize = GATHERED_BYTES;
 
 /// 16: those whom everybody may overtake have a sixteenth of the connection among them.
 const FAIR: u64 = 16;
@@ -39,10 +36,11 @@ struct State {
     /// Whose turn it is, until it takes it.
     called: Option<u32>,
     turns: u64,
-    /// How much of this round is left, and of what the client takes.
-    round: usize,
+    /// How much can be sent, and how much the client takes.
+    room: usize,
     window: i64,
-    /// What PRIORITY_UPDATE frames say, for streams that are open and for those that are not open yet.
+    /// What PRIORITY_UPDATE frames say, for streams that are open and for those that are not open yet. It counts for more
+    /// than what requests say (RFC 9218 §7).
     updates: HashMap<u32, Priority>,
 }
 
@@ -59,16 +57,18 @@ struct Level {
 
 struct Waiting {
     stream: u32,
+    /// What the response says of its priority.
+    said: Said,
     /// How many turns there had been when it began to wait.
     since: u64,
     waker: Waker,
 }
 
 impl Turns {
-    /// Begins a round: everything handed to h2 is on its way, and the client takes `window` bytes more.
-    pub(super) fn begin_round(&self, window: i64) {
+    /// Begins a round: everything handed to h2 has left it, about `room` can be sent at once, and the client takes `window`.
+    pub(super) fn begin_round(&self, room: usize, window: i64) {
         let mut state = self.0.borrow_mut();
-        state.round = ROUND_BYTES;
+        state.room = room;
         state.window = window;
     }
 
@@ -81,7 +81,7 @@ impl Turns {
     pub(super) fn call(&self) -> bool {
         let waker = {
             let mut state = self.0.borrow_mut();
-            if state.round == 0 || state.window <= 0 || state.called.is_some() {
+            if state.room == 0 || state.window <= 0 || state.called.is_some() {
                 return false;
             }
             let Some(next) = state.next() else { return false };
@@ -92,30 +92,24 @@ impl Turns {
         true
     }
 
-    /// What a stream needs to ask for turns. A PRIORITY_UPDATE frame counts for more than what `priority` says (RFC 9218 §7).
-    pub(super) fn ticket(&self, stream: u32, priority: Priority) -> Ticket {
-        let priority = self.0.borrow().updates.get(&stream).copied().unwrap_or(priority);
-        Ticket { turns: self.clone(), stream, priority, is_waiting: false }
+    /// What a stream needs to ask for turns, by what the request says.
+    pub(super) fn ticket(&self, stream: u32, asked: Said) -> Ticket {
+        Ticket { turns: self.clone(), stream, asked, said: Said::default(), is_waiting: false }
     }
 
-    /// Keeps what a PRIORITY_UPDATE frame says.
-    pub(super) fn update(&self, stream: u32, priority: Priority) {
+    /// Keeps what a PRIORITY_UPDATE frame says. RFC 9218 §7: it says all, so what it leaves out is the default again.
+    pub(super) fn update(&self, stream: u32, said: Said) {
         let mut state = self.0.borrow_mut();
+        let priority = Priority::default().with(said);
         state.updates.insert(stream, priority);
         if let Some(waiting) = state.remove(stream) {
             state.insert(priority, waiting);
         }
     }
 
-    /// How many updates are kept for streams after `last`, which are not open yet.
-    pub(super) fn early_updates(&self, last: u32) -> usize {
-        self.0.borrow().updates.keys().filter(|stream| **stream > last).count()
-    }
-
-    /// What a frame said of a stream's priority.
-    fn updated(&self, stream: u32) -> Option<Priority> {
-        let state = self.0.borrow();
-        if state.updates.is_empty() { None } else { state.updates.get(&stream).copied() }
+    /// How many streams after `last`, which are not open yet, have an update; without `but`.
+    pub(super) fn early_updates(&self, last: u32, but: u32) -> usize {
+        self.0.borrow().updates.keys().filter(|stream| **stream > last && **stream != but).count()
     }
 }
 
@@ -123,20 +117,22 @@ impl Turns {
 pub(super) struct Ticket {
     turns: Turns,
     stream: u32,
-    priority: Priority,
+    /// What the request says of its priority, and what the response does.
+    asked: Said,
+    said: Said,
     is_waiting: bool,
 }
 
 impl Ticket {
-    /// Overrides what the client says by what the response does.
-    pub(super) fn set_priority(&mut self, merge: impl FnOnce(Priority) -> Priority) {
-        self.priority = merge(self.turns.updated(self.stream).unwrap_or(self.priority));
+    /// Takes down what the response says of its priority.
+    pub(super) fn say(&mut self, said: Said) {
+        self.said = said;
     }
 
     /// Takes a turn at once for so much content, if that is one turn and nobody waits for another.
     pub(super) fn take_at_once(&self, bytes: usize) -> bool {
         let mut state = self.turns.0.borrow_mut();
-        let may = state.count == 0 && bytes <= TURN_BYTES && bytes <= state.round && bytes as i64 <= state.window;
+        let may = state.count == 0 && bytes <= TURN_BYTES && state.room > 0 && bytes as i64 <= state.window;
         if may {
             state.spend(bytes);
         }
@@ -149,14 +145,17 @@ impl Ticket {
         if state.called == Some(self.stream) {
             state.called = None;
             self.is_waiting = false;
-            let bytes = if state.count == 0 { state.round } else { TURN_BYTES.min(state.round) };
+            // The room is full when the last frame is in it, not before: pieces of frames help nobody.
+            let bytes = if state.count == 0 { TURN_BYTES.max(state.room) } else { TURN_BYTES };
             return Poll::Ready(bytes.min(usize::try_from(state.window).unwrap_or(0)));
         }
         match state.find(self.stream) {
             Some(waiting) => waiting.waker.clone_from(cx.waker()),
             None => {
-                let waiting = Waiting { stream: self.stream, since: state.turns, waker: cx.waker().clone() };
-                state.insert(self.priority, waiting);
+                let asked = Priority::default().with(self.asked);
+                let priority = state.updates.get(&self.stream).copied().unwrap_or(asked);
+                let (stream, said, since) = (self.stream, self.said, state.turns);
+                state.insert(priority, Waiting { stream, said, since, waker: cx.waker().clone() });
                 self.is_waiting = true;
             }
         }
@@ -185,7 +184,7 @@ impl Drop for Ticket {
 
 impl State {
     fn spend(&mut self, bytes: usize) {
-        self.round = self.round.saturating_sub(bytes);
+        self.room = self.room.saturating_sub(bytes);
         self.window -= bytes as i64;
     }
 
@@ -202,7 +201,9 @@ impl State {
         next
     }
 
+    /// Has a stream wait, by what the client wants and what its response says.
     fn insert(&mut self, priority: Priority, waiting: Waiting) {
+        let priority = priority.with(waiting.said);
         self.levels[usize::from(priority.urgency)].insert(priority.is_incremental, waiting);
         self.count += 1;
     }

@@ -3,8 +3,8 @@
 //! 1. What is read passes [`Incoming`], what is written [`Outgoing`]. From an [`Offence`] on, h2 gets nothing more to read.
 //! 2. What is written is gathered until the connection has been polled, so that responses that are ready together go out
 //!    together, and frames of 16 KiB four at a time. h2 would write them one by one.
-//! 3. When the stream takes no more, h2 gets to know after [`GATHERED_BYTES`], and [`Wire::is_full`] says so: whose content
-//!    is sent next is decided when it can be sent.
+//! 3. When the stream takes no more, h2 gets to know after [`GATHERED_BYTES`], and [`Wire::room`] says so: whose content is
+//!    sent next is decided when it can be sent.
 //! 4. The first frame, SETTINGS, is told one more setting, which h2 does not know: RFC 9218 §2.1, that the priorities of RFC
 //!    7540 mean nothing here.
 //! 5. The client's end of stream is told a poll later than the bytes before it, so that what can be answered at once is.
@@ -21,7 +21,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    super::priority::Priority,
+    super::priority::Said,
     calm::Allowances,
     frames::{Incoming, Offence, Outgoing, Pushes},
 };
@@ -53,7 +53,8 @@ struct State {
     /// Whether flushing waits for the end of the connection's poll.
     is_gathering: bool,
     has_settings: bool,
-    is_full: bool,
+    /// Whether the stream took less than it was given.
+    is_blocked: bool,
     /// Whether bytes were read since the connection's task began this poll.
     has_news: bool,
     ended: bool,
@@ -71,7 +72,7 @@ impl Wire {
             written_bytes: 0,
             is_gathering: false,
             has_settings: false,
-            is_full: false,
+            is_blocked: false,
             has_news: false,
             ended: false,
         })))
@@ -89,9 +90,14 @@ impl Wire {
         self.0.borrow_mut().poll_send(cx)
     }
 
-    /// Whether the stream took less than it was given.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.borrow().is_full
+    /// How many bytes can be gathered before some have to be sent.
+    pub(super) fn room(&self) -> usize {
+        GATHERED_BYTES - self.0.borrow().gathered.len()
+    }
+
+    /// Whether the stream takes less than there is to send.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.borrow().is_blocked
     }
 
     /// How many bytes of content the client still takes on the whole connection, if all that h2 was given has been sent.
@@ -122,7 +128,7 @@ impl Wire {
     }
 
     /// The priorities that the client has changed since this was asked.
-    pub(super) fn take_priorities(&self) -> Vec<(u32, Priority)> {
+    pub(super) fn take_priorities(&self) -> Vec<(u32, Said)> {
         self.0.borrow_mut().incoming.take_priorities()
     }
 
@@ -145,10 +151,10 @@ impl Wire {
 
 impl State {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_full = true;
+        self.is_blocked = true;
         ready!(self.poll_write_gathered(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        self.is_full = false;
+        self.is_blocked = false;
         if self.gathered.capacity() > KEPT_BYTES {
             self.gathered.shrink_to(KEPT_BYTES);
         }
@@ -173,9 +179,9 @@ impl State {
     /// Gathers bytes, and writes them if they are many.
     fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.gathered.len() >= GATHERED_BYTES {
-            self.is_full = true;
+            self.is_blocked = true;
             ready!(self.poll_write_gathered(cx))?;
-            self.is_full = false;
+            self.is_blocked = false;
         }
         let n = bytes.len().min(GATHERED_BYTES - self.gathered.len());
         let taken = &bytes[..n];

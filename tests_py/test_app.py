@@ -379,6 +379,31 @@ def test_only_routers_are_included() -> None:
         App().include(Router(), prefix="api")
 
 
+# What a request is made of
+
+
+def test_headers_and_query_equal_mappings_of_the_same_items(serve: Serve) -> None:
+    app = App()
+
+    @app.get("/")
+    async def index(request: Request) -> Any:
+        return [
+            [
+                found == dict(found),
+                found == other,
+                found == [*found.items()],
+                found == 7,
+                found != dict(found),
+            ]
+            for found, other in ((request.headers, {"host": "x"}), (request.query, {"a": "2", "b": ""}))
+        ]
+
+    assert serve(app).get("/?a=1&b=&a=2").json() == [
+        [True, False, True, False, False],
+        [True, True, True, False, False],
+    ]
+
+
 # Mounts
 
 
@@ -395,6 +420,25 @@ def test_a_mounted_app_answers_below_its_prefix(serve: Serve) -> None:
     assert client.get("/below/a").json()[0] == "below"
     assert client.get("/below/b").text == "not below"
     assert client.get("/b").json() == {"detail": "Not Found"}
+
+
+def test_a_mounted_app_sees_the_whole_path_and_what_mounts_took_of_it(serve: Serve) -> None:
+    app, below, lowest = App(), App(), App()
+
+    @lowest.get("/{rest:path}")
+    async def where(request: Request) -> Any:
+        return [request.path, request.root_path, request.raw_path.decode(), request.path_params]
+
+    below.mount("/b", lowest)
+    app.mount("/\u00e9", below)
+    client = serve(app)
+
+    assert client.get("/%C3%A9/b/c/d?q").json() == [
+        "/\u00e9/b/c/d",
+        "/\u00e9/b",
+        "/%C3%A9/b/c/d",
+        {"rest": "c/d"},
+    ]
 
 
 def test_only_httpy_apps_are_mounted_today() -> None:
@@ -450,6 +494,22 @@ def test_middleware_runs_in_the_order_written(inline: Optional[bool], serve: Ser
 
     assert response.status_code == 200
     assert response.headers["x-passed"] == "first second object last"
+
+
+def test_a_result_of_middleware_has_not_the_status_of_the_route(serve: Serve) -> None:
+    async def instead(request: Request, next: Any) -> Any:
+        return "instead"
+
+    async def around(request: Request, next: Any) -> Any:
+        return await next(request)
+
+    for middleware in ([instead], [around, instead]):
+        app = App(middleware=middleware)
+        app.post("/", status=201)(lambda: "made")
+
+        response = serve(app).post("/")
+
+        assert (response.status_code, response.text) == (200, "instead")
 
 
 def test_middleware_sees_what_the_router_refuses(serve: Serve) -> None:

@@ -391,6 +391,43 @@ def test_what_an_inline_handler_schedules_runs_although_nothing_else_happens(dri
     serve(driver, {"/": handler}, client)
 
 
+@pytest.mark.parametrize("driver", ["selector", "thread"])
+def test_a_call_from_another_thread_while_a_task_is_made_is_neither_lost_nor_mixed_up(driver):
+    """It comes right behind the task's own first step, which the fast way takes out of the loop's queue."""
+    asked, called = [], []
+
+    def configure(loop):
+        call_soon = loop.call_soon
+
+        def with_another(callback, *arguments, context=None):
+            handle = call_soon(callback, *arguments, context=context)
+            if asyncio.isfuture(getattr(callback, "__self__", None)) and not arguments:
+                asked.append(handle)
+                call_soon(called.append, handle)
+            return handle
+
+        loop.call_soon = with_another
+
+    async def at_once():
+        return "at once"
+
+    async def later():
+        await asyncio.sleep(0)
+        return "later"
+
+    def client(server):
+        answers = [server.get(path) for path in ("/at-once", "/later") * 5]
+        # Not before the last of them ran: they are called in order.
+        on_loop(server, later)
+        return answers
+
+    routes = {"/at-once": at_once, "/later": later}
+
+    assert serve(driver, routes, client, configure=configure) == ["at once", "later"] * 5
+    assert called == asked
+    assert called
+
+
 def test_the_loop_can_be_called_from_another_thread(driver):
     async def handler():
         loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()

@@ -297,6 +297,186 @@ def test_debug_leaves_http_errors_alone(serve: Serve, raising: Raising) -> None:
     assert serve(app).get("/", headers={"accept": "text/html"}).json() == {"detail": "gone"}
 
 
+# Mounts
+
+
+async def passing(request: Request, next: Any) -> Response:
+    """A middleware that lets everything pass."""
+    response: Response = await next(request)
+    return response
+
+
+@pytest.fixture(params=[0, 1], ids=["no outer middleware", "outer middleware"])
+def outer(request: pytest.FixtureRequest) -> App:
+    return App(middleware=[passing] * request.param)
+
+
+@pytest.fixture(params=[0, 2], ids=["no inner middleware", "inner middleware"])
+def inner(request: pytest.FixtureRequest) -> App:
+    return App(middleware=[passing] * request.param)
+
+
+def test_a_crash_that_a_mounted_app_does_not_answer_is_the_outer_apps(
+    serve: Serve, outer: App, inner: App, raising: Raising
+) -> None:
+    inner.error(LookupError)(lambda: "another error's")
+    inner.error(404)(lambda: "another status's")
+    outer.error(OutOfStock)(lambda request, error: (f"{request.path} {error}", 409))
+    raising(inner, SoldOut("apples"))
+    outer.mount("/inner", inner)
+
+    response = serve(outer).get("/inner")
+
+    assert (response.status_code, response.text) == (409, "/inner apples")
+
+
+@pytest.mark.parametrize("key", [500, Exception])
+def test_a_mounted_apps_crash_may_be_answered_as_any_crash(
+    key: Any, serve: Serve, outer: App, inner: App, raising: Raising, caplog: pytest.LogCaptureFixture
+) -> None:
+    @outer.error(key)
+    async def sorry() -> str:
+        return "sorry"
+
+    raising(inner, OutOfStock("pears"))
+    outer.mount("/inner", inner)
+
+    response = serve(outer).get("/inner")
+
+    assert (response.status_code, response.text) == (500, "sorry")
+    assert caplog.text.count("OutOfStock: pears") == 1
+
+
+def test_a_crash_goes_through_every_app_on_its_way_out(
+    serve: Serve, outer: App, inner: App, raising: Raising
+) -> None:
+    lowest = App()
+
+    @inner.error(OutOfStock)
+    async def worse(error: OutOfStock) -> None:
+        raise LookupError(f"no {error}")
+
+    outer.error(LookupError)(lambda error: (str(error.args[0]), 410))
+    raising(lowest, OutOfStock("plums"))
+    inner.mount("/lowest", lowest)
+    outer.mount("/inner", inner)
+
+    response = serve(outer).get("/inner/lowest")
+
+    assert (response.status_code, response.text) == (410, "no plums")
+
+
+def test_a_mounted_app_answers_its_own_errors(serve: Serve, outer: App, inner: App, raising: Raising) -> None:
+    inner.error(OutOfStock)(lambda: ("inner", 409))
+    for key in (404, 405, 409, HTTPError, OutOfStock, Exception):
+        outer.error(key)(lambda: "outer")
+    raising(inner, OutOfStock())
+
+    @inner.get("/refused")
+    async def refused() -> None:
+        raise HTTPError(409, "refused")
+
+    outer.mount("/inner", inner)
+    client = serve(outer)
+
+    assert client.get("/inner").text == "inner"
+    assert client.get("/inner/refused").json() == {"detail": "refused"}
+    assert client.get("/inner/nowhere").json() == {"detail": "Not Found"}
+    assert client.post("/inner/refused").json() == {"detail": "Method Not Allowed"}
+    assert client.get("/nowhere").text == "outer"
+
+
+def test_an_http_error_that_a_mounted_apps_error_handler_raises_is_its_answer(
+    serve: Serve, outer: App, inner: App, raising: Raising
+) -> None:
+    @inner.error(OutOfStock)
+    async def answer() -> None:
+        raise HTTPError(410, "gone")
+
+    outer.error(HTTPError)(lambda: "outer")
+    raising(inner, OutOfStock())
+    outer.mount("/inner", inner)
+
+    response = serve(outer).get("/inner")
+
+    assert (response.status_code, response.json()) == (410, {"detail": "gone"})
+
+
+@pytest.mark.parametrize("error", [OutOfStock("apples"), HTTPError(409, "apples")])
+def test_what_an_outer_middleware_raises_is_no_affair_of_a_mounted_app(
+    serve: Serve, inner: App, error: Exception
+) -> None:
+    async def stage(request: Request, next: Any) -> None:
+        raise error
+
+    outer = App(middleware=[stage])
+    outer.error(type(error))(lambda: ("outer", 400))
+    inner.error(type(error))(lambda: ("inner", 400))
+    inner.get("/")(lambda: "not reached")
+    outer.mount("/inner", inner)
+
+    assert serve(outer).get("/inner").text == "outer"
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"), [(OutOfStock("apples"), "outer"), (HTTPError(409), '{"detail":"Conflict"}')]
+)
+def test_what_an_inner_middleware_raises_is_the_mounted_apps(
+    serve: Serve, outer: App, error: Exception, answer: str
+) -> None:
+    async def stage(request: Request, next: Any) -> None:
+        raise error
+
+    inner = App(middleware=[passing, stage])
+    outer.error(type(error))(lambda: ("outer", 409))
+    inner.get("/")(lambda: "not reached")
+    outer.mount("/inner", inner)
+
+    response = serve(outer).get("/inner")
+
+    assert (response.status_code, response.text) == (409, answer)
+
+
+def test_inner_middleware_sees_the_exception_and_outer_middleware_the_answer(
+    serve: Serve, raising: Raising
+) -> None:
+    seen: list[Any] = []
+
+    async def inside(request: Request, next: Any) -> Any:
+        try:
+            return await next(request)
+        except OutOfStock as error:
+            seen.append(error)
+            raise
+
+    async def outside(request: Request, next: Any) -> Any:
+        response = await next(request)
+        seen.append(response.status)
+        return response
+
+    outer, inner = App(middleware=[outside]), App(middleware=[inside])
+    error = OutOfStock()
+    outer.error(OutOfStock)(lambda: ("outer", 409))
+    raising(inner, error)
+    outer.mount("/inner", inner)
+
+    assert serve(outer).get("/inner").text == "outer"
+    assert seen == [error, 409]
+
+
+def test_a_crash_in_a_mounted_app_that_nobody_answers_is_logged_once(
+    serve: Serve, outer: App, inner: App, raising: Raising, caplog: pytest.LogCaptureFixture
+) -> None:
+    outer.error(404)(lambda: "outer")
+    raising(inner, OutOfStock("secret"))
+    outer.mount("/inner", inner)
+
+    response = serve(outer).get("/inner")
+
+    assert (response.status_code, response.json()) == (500, {"detail": "Internal Server Error"})
+    assert caplog.text.count("OutOfStock: secret") == 1
+
+
 @pytest.mark.parametrize("key", [200, 600, "404", True, int, BaseException, None])
 def test_only_error_statuses_and_exceptions_have_handlers(key: Any) -> None:
     with pytest.raises(RouteError, match="a status from 400 to 599 or an exception class"):

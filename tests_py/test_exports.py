@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def test_no_other_name_is_public() -> None:
         name
         for name, value in vars(httpy).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
+    } - {"TYPE_CHECKING"}
 
     assert public == {name for name in httpy.__all__ if not name.startswith("_")}
 
@@ -85,3 +87,16 @@ def test_what_a_class_offers_says_what_it_does(name: str) -> None:
     ]
 
     assert silent == []
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'httpy' has no attribute 'nonsense'"):
+        httpy.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_package_alone_imports_little() -> None:
+    """The process that watches over workers is small."""
+    code = "import sys, httpy; print(sorted({'asyncio', 'typing', 'httpy._httpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

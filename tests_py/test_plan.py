@@ -13,15 +13,18 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
+import httpx
 import pytest
 
-from httpy import Request, RouteError
+from httpy import App, Request, RouteError
 from httpy._httpy import REQUIRED
 from httpy.bodies import Invalid
 from httpy.plan import Plan, plan_handler
 
 if typing.TYPE_CHECKING:
     from collections.abc import Hashable as OnlyForTypeCheckers
+
+Serve = Callable[..., httpx.Client]
 
 
 class Color(enum.Enum):
@@ -224,6 +227,7 @@ def test_unions_with_a_bar_are_refused_with_a_reason_before_3_10() -> None:
         (Union[str, int], "12", 12),
         (Union[int, str], "x", "x"),
         (Union[int, float], "1e3", 1000.0),
+        (Union[int, float], "-.5", -0.5),
         (set[int], ["1", "2", "1"], {1, 2}),
         (frozenset[str], ["a"], frozenset({"a"})),
         (tuple[int, ...], ["1", "2"], (1, 2)),
@@ -248,13 +252,81 @@ def test_text_becomes_the_value(annotation: Any, text: Any, value: Any) -> None:
         (decimal.Decimal, "NaN", "expected a finite decimal number"),
         (Color, "green", "expected red or blue"),
         (Literal["a", "b", "c"], "d", "expected a, b or c"),
-        (Union[int, float], "1_0", "expected a whole number, or expected a number"),
+        (Union[int, float], "1_0", "expected a whole number, or expected a finite number"),
         (tuple[int, str], ["1"], "expected 2 values, found 1"),
     ],
 )
 def test_text_that_does_not_fit_says_what_is_expected(annotation: Any, text: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         converted(annotation, text)
+
+
+WORDS = [
+    "true",
+    "YES",
+    "on",
+    "t",
+    "y",
+    "1",
+    "0",
+    "false",
+    "No",
+    "off",
+    "f",
+    "n",
+    "wahr",
+    "-1",
+    "+0",
+    "07",
+    "",
+]
+NUMBERS = [
+    "1e3",
+    "-.5",
+    "1.",
+    ".",
+    "1e999",
+    "-1e999",
+    "inf",
+    "nan",
+    "1_0",
+    " 1",
+    "\u0663",
+    "9" * 19,
+    "9" * 4300,
+]
+NUMBERS += ["9" * 4301, "1e", "0x1", "+", "--1", "1e+5", "5e-324"]
+
+
+@pytest.mark.parametrize("scalar", [int, float, bool])
+def test_a_union_and_a_tuple_take_the_words_that_a_scalar_takes(scalar: type, serve: Serve) -> None:
+    app = App()
+    for path, annotation in (
+        ("/alone", scalar),
+        ("/united", Union[scalar, Color]),
+        ("/many", tuple[scalar, ...]),  # type: ignore[valid-type]
+    ):
+
+        def handler(it: Any) -> str:
+            return repr(it[0] if isinstance(it, tuple) else it)
+
+        handler.__annotations__ = {"it": annotation}
+        app.get(path)(handler)
+    client = serve(app)
+
+    def answer(path: str, text: str) -> Any:
+        response = client.get(path, params={"it": text})
+        return response.text if response.status_code == 200 else response.status_code
+
+    answers = {
+        text: [answer(path, text) for path in ("/alone", "/united", "/many")] for text in WORDS + NUMBERS
+    }
+
+    assert {text: found for text, found in answers.items() if len(set(found)) > 1} == {}
+    accepted = {bool: ("y", "True"), int: ("07", "7"), float: ("1e+5", "100000.0")}
+    text, value = accepted[scalar]
+    assert answers[text][0] == value
+    assert answers["wahr"][0] == 422
 
 
 def test_every_value_of_a_list_is_checked() -> None:

@@ -11,6 +11,7 @@ import collections
 import contextvars
 import ctypes
 import sys
+import weakref
 
 import pytest
 
@@ -74,6 +75,7 @@ def test_a_new_task_leaves_exactly_one_handle_with_its_step_and_context(loop):
 
     assert not loop._ready
     assert callable(handle._callback)
+    assert handle._callback.__self__ is task
     assert handle._args in ((), None)
     assert handle._context[variable] == "here"
     finish(loop, task)
@@ -190,3 +192,57 @@ def test_all_of_them_are_in_use(driver):
 
     assert serve(driver, {"/": name}, lambda server: server.get("/")) == "httpy-handler"
     assert _httpy.Selector
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="native, and fast by itself, since 3.14")
+def test_all_tasks_are_weak_references_in_a_set(loop):
+    """Adding to the set within is what registering does, without Python code."""
+    tasks = asyncio.tasks._scheduled_tasks if sys.version_info >= (3, 12) else asyncio.tasks._all_tasks
+    task, _ = new_task(loop)
+
+    assert type(tasks) is weakref.WeakSet
+    assert type(tasks.data) is set
+    tasks.data.discard(weakref.ref(task))
+    assert task not in asyncio.all_tasks(loop)
+    tasks.data.add(weakref.ref(task, tasks._remove))
+    assert task in asyncio.all_tasks(loop)
+    finish(loop, task)
+
+
+def test_a_task_waits_for_whatever_looks_like_a_future(loop):
+    """What `_Parked` is: the task asks it these things and no others, and is stepped by what it gave."""
+
+    class Parked:
+        _asyncio_future_blocking = True
+
+        def get_loop(self):
+            return loop
+
+        def add_done_callback(self, callback, *, context):
+            given.append((callback, context))
+
+        def result(self):
+            return None
+
+        def __await__(self):
+            yield self
+
+    async def waits():
+        await parked
+        return "woken"
+
+    given, parked = [], Parked()
+    task = asyncio.Task(waits(), loop=loop)
+    loop.run_until_complete(asyncio.sleep(0))
+    [(callback, context)] = given
+
+    assert isinstance(context, contextvars.Context)
+    assert not task.done()
+    loop.call_soon(callback, parked)
+    assert loop.run_until_complete(task) == "woken"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="attributes are looked up until then")
+def test_attributes_of_tasks_are_native(loop):
+    for name in ("_must_cancel", "_callbacks"):
+        assert type(getattr(asyncio.Task, name)).__name__ == "getset_descriptor"

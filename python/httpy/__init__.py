@@ -11,31 +11,42 @@ def index():
 app.run()
 """
 
-from ._httpy import Headers, MutableHeaders, QueryParams, Request, Response, __version__
-from .app import App
-from .errors import ClientDisconnected, ConfigError, HTTPError, HTTPyError, RouteError, WebSocketDisconnect
-from .responses import (
-    HTMLResponse,
-    JSONResponse,
-    PlainTextResponse,
-    RedirectResponse,
-    ResponseBuilder,
-    StreamingResponse,
-    accepted,
-    bad_request,
-    conflict,
-    created,
-    forbidden,
-    no_content,
-    not_found,
-    ok,
-    redirect,
-    server_error,
-    too_many_requests,
-    unauthorized,
-)
-from .routing import Router
-from .server import Server
+# A name is imported when it is first asked for (`__getattr__` below): whoever only watches over workers, or
+# prints a help text, needs neither asyncio nor the rest. mypy knows `TYPE_CHECKING` by its name.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._httpy import Headers, MutableHeaders, QueryParams, Request, Response, __version__
+    from .app import App
+    from .errors import (
+        ClientDisconnected,
+        ConfigError,
+        HTTPError,
+        HTTPyError,
+        RouteError,
+        WebSocketDisconnect,
+    )
+    from .responses import (
+        HTMLResponse,
+        JSONResponse,
+        PlainTextResponse,
+        RedirectResponse,
+        ResponseBuilder,
+        StreamingResponse,
+        accepted,
+        bad_request,
+        conflict,
+        created,
+        forbidden,
+        no_content,
+        not_found,
+        ok,
+        redirect,
+        server_error,
+        too_many_requests,
+        unauthorized,
+    )
+    from .routing import Router
+    from .server import Server
 
 __all__ = [
     "App",
@@ -72,3 +83,52 @@ __all__ = [
     "too_many_requests",
     "unauthorized",
 ]
+
+_HOMES = {
+    "_httpy": ("Headers", "MutableHeaders", "QueryParams", "Request", "Response", "__version__"),
+    "app": ("App",),
+    "errors": (
+        "ClientDisconnected",
+        "ConfigError",
+        "HTTPError",
+        "HTTPyError",
+        "RouteError",
+        "WebSocketDisconnect",
+    ),
+    "responses": (
+        "HTMLResponse",
+        "JSONResponse",
+        "PlainTextResponse",
+        "RedirectResponse",
+        "ResponseBuilder",
+        "StreamingResponse",
+        "accepted",
+        "bad_request",
+        "conflict",
+        "created",
+        "forbidden",
+        "no_content",
+        "not_found",
+        "ok",
+        "redirect",
+        "server_error",
+        "too_many_requests",
+        "unauthorized",
+    ),
+    "routing": ("Router",),
+    "server": ("Server",),
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        for home, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
+
+                value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -187,7 +187,10 @@ class Request:
     def body(self) -> bytes:
         """The content.
 
-        At most `max_body_bytes`. Empty with `stream=True`: use `stream()`.
+        At most `max_body_bytes`.
+
+        Raises:
+            RuntimeError: with `stream=True`, where it has not arrived: read `stream()`.
         """
     @property
     def text(self) -> str:
@@ -197,6 +200,7 @@ class Request:
 
         Raises:
             HTTPError: 400 if it does not decode.
+            RuntimeError: with `stream=True`: read `stream()`.
         """
     @property
     def json(self) -> Any:
@@ -206,6 +210,7 @@ class Request:
 
         Raises:
             HTTPError: 400 if it is not JSON (RFC 8259), with the place of the mistake.
+            RuntimeError: with `stream=True`: read `stream()`.
         """
     @property
     def form(self) -> QueryParams:
@@ -213,6 +218,7 @@ class Request:
 
         Raises:
             HTTPError: 415 if the content type is not `application/x-www-form-urlencoded`, 400 if it is not UTF-8.
+            RuntimeError: with `stream=True`: read `stream()`.
         """
     @property
     def state(self) -> Any:
@@ -474,6 +480,27 @@ def canonical_pattern(pattern: str, /) -> str:
 
     Raises:
         RouteError: if it is malformed.
+    """
+
+def to_bool(text: str, /) -> bool:
+    """Reads a bool as a `bool` parameter does: true, 1, yes, on, t, y and their opposites, in any case.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
+def to_float(text: str, /) -> float:
+    """Reads a float as a `float` parameter does: a finite number, in decimal or scientific notation.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
+def to_int(text: str, /) -> int:
+    """Reads an int as an `int` parameter does: a sign, perhaps, and at most 4300 ASCII digits.
+
+    Raises:
+        ValueError: for anything else.
     """
 
 # -- on its way: made by the native half, given to Python --------------------------------------------------------------

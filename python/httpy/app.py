@@ -73,11 +73,13 @@ class App(Registry):
     def mount(self, prefix: str, app: App) -> None:
         """Has another HTTPy app answer everything below a prefix, with its own middleware and error handlers.
 
-        Its lifespan runs inside this one's.
+        Its lifespan runs inside this one's. A crash that it does not answer is this app's to answer, like one of its
+        own handlers'.
 
         Args:
             prefix: Where, such as `/api`; without parameters.
-            app: What answers there. It sees paths without the prefix.
+            app: What answers there. Its patterns are without the prefix. As in Starlette, `request.path` is the
+                whole path there too, and `request.root_path` is the part of it that mounts have taken.
 
         Raises:
             RouteError: if something is mounted there already, or the app would contain itself.

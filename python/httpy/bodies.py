@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal, Optional, Union
 
-from .hints import accepts_none, describe, is_class, is_union, members, plain
+from .hints import CONTAINERS, accepts_none, describe, is_class, is_union, members, plain
 from .scalars import as_function, find_converter, is_text_in_json
 
 Convert = Callable[[Any], Any]
@@ -60,7 +60,7 @@ def _is_structured(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
     if not isinstance(origin, type):
         return False
-    if origin in _ARRAYS and annotation is not list:
+    if origin in CONTAINERS and annotation is not list:
         return any(_is_structured(member) for member in typing.get_args(annotation))
     return origin is list or origin in _OBJECTS or _is_class_of_fields(origin)
 
@@ -93,9 +93,9 @@ class _Plan:
             return _literal(typing.get_args(annotation))
         if origin is tuple:
             return self._tuple(typing.get_args(annotation))
-        if isinstance(origin, type) and origin in _ARRAYS:
+        if isinstance(origin, type) and origin in CONTAINERS:
             (item,) = typing.get_args(annotation) or (Any,)
-            return _array(self.convert(item), _ARRAYS[origin])
+            return _array(self.convert(item), CONTAINERS[origin])
         if origin in _OBJECTS:
             return self._mapping(typing.get_args(annotation))
         return self._class(origin)
@@ -347,15 +347,5 @@ _LEAVES: dict[Any, Convert] = {
     int: _exactly(int, "a whole number"),
     bool: _exactly(bool, "true or false"),
     float: _float,
-}
-_ARRAYS: dict[Any, Convert] = {
-    list: list,
-    set: set,
-    frozenset: frozenset,
-    tuple: tuple,
-    collections.abc.Sequence: list,
-    collections.abc.Iterable: list,
-    collections.abc.Collection: list,
-    collections.abc.Set: set,
 }
 _OBJECTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)

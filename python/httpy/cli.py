@@ -176,12 +176,17 @@ def _given(parsed: argparse.Namespace, environment: Mapping[str, str]) -> dict[s
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="httpy", description="Serves Python applications over HTTP.")
+    parser = argparse.ArgumentParser(
+        prog="httpy", description="Serves Python applications over HTTP.", formatter_class=_Formatter
+    )
     parser.add_argument("--version", action="version", version=f"httpy {_httpy.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="serve an app", description="Serves an app until SIGINT or SIGTERM."
+        "run",
+        help="serve an app",
+        description="Serves an app until SIGINT or SIGTERM.",
+        formatter_class=_Formatter,
     )
     _add_app(run)
     serving, limits = run.add_argument_group("serving"), run.add_argument_group("limits and times")
@@ -191,11 +196,28 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     routes = commands.add_parser(
-        "routes", help="show an app's routes", description="Shows an app's routes and chain."
+        "routes",
+        help="show an app's routes",
+        description="Shows an app's routes and chain.",
+        formatter_class=_Formatter,
     )
     _add_app(routes)
     routes.set_defaults(command=_routes)
     return parser
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Writes help as wide as the terminal.
+
+    argparse's own finds out how wide by `shutil`, at every start, which brings two compression libraries along.
+    """
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS", "")) or os.get_terminal_size().columns
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=columns - 2)
 
 
 def _add_app(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ Rules:
 3. Then the handler of the status answers (of a crash: 500), then that of `HTTPError`, or of a crash
    `Exception`. So who answers `Exception` means crashes, not a 404.
 4. An `HTTPError` that nobody answers is what it says; any other exception is raised again, through the
-   middleware. A crash is logged whoever answers it under 2 and 3.
+   middleware, and if the app is mounted to the app outside. A crash is logged whoever answers it under 2 and 3.
 5. A handler's answer has the error's status unless it says another.
 """
 

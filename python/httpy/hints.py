@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -109,3 +110,16 @@ def name_of(function: Callable[..., Any]) -> str:
         if name is not None:
             return str(name)
     return "handler"
+
+
+CONTAINERS: dict[Any, Callable[[list[Any]], Any]] = {
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    tuple: tuple,
+    collections.abc.Sequence: list,
+    collections.abc.Iterable: list,
+    collections.abc.Collection: list,
+    collections.abc.Set: set,
+}
+"""What makes each kind of container, that may be annotated for several values, of a list of them."""

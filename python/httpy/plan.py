@@ -12,7 +12,6 @@ Rules, in this order, for each parameter:
 
 from __future__ import annotations
 
-import collections.abc
 import functools
 import inspect
 import typing
@@ -262,7 +261,7 @@ def _find_many(annotation: Any) -> Any:
     if len(candidates) != 1:
         return None
     origin = typing.get_origin(candidates[0]) or candidates[0]
-    build = _CONTAINERS.get(origin) if isinstance(origin, type) else None
+    build = hints.CONTAINERS.get(origin) if isinstance(origin, type) else None
     if build is None:
         return None
     items = typing.get_args(candidates[0])
@@ -332,16 +331,6 @@ def _summary(parameter: Parameter) -> str:
     return f"{name}: {source}{of_kind}{'*' if many else ''}{shown}"
 
 
-_CONTAINERS: dict[Any, Callable[[list[Any]], Any]] = {
-    list: list,
-    set: set,
-    frozenset: frozenset,
-    tuple: tuple,
-    collections.abc.Sequence: list,
-    collections.abc.Iterable: list,
-    collections.abc.Collection: list,
-    collections.abc.Set: set,
-}
 # Per converter of a pattern: what a parameter without annotation is, and which plain types text of that kind
 # can be. Enum, Literal and Decimal convert further and are never wrong by themselves.
 _PLAIN = (str, int, float, bool, UUID)

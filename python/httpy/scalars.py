@@ -9,11 +9,11 @@ text and raises ValueError with a message for the client.
 from __future__ import annotations
 
 import enum
-import re
 import typing
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 
+from . import _httpy
 from .hints import is_class, is_union, members, plain
 
 if TYPE_CHECKING:
@@ -47,14 +47,6 @@ def find_converter(annotation: Any) -> Optional[Converter]:
 def is_text_in_json(cls: type) -> bool:
     """Says whether JSON has values of a class as text."""
     return _name(cls) in _CALLED
-
-
-def to_bool(text: str) -> bool:
-    """Reads true, 1, yes, on and false, 0, no, off, in any case."""
-    value = _BOOLS.get(text.lower())
-    if value is None:
-        raise ValueError("expected true, false, 1, 0, yes, no, on or off")
-    return value
 
 
 def to_datetime(text: str) -> datetime.datetime:
@@ -165,29 +157,12 @@ def as_function(converter: Converter) -> Callable[[str], Any]:
     return _FUNCTIONS[converter] if isinstance(converter, str) else converter
 
 
-def _to_int(text: str) -> int:
-    # Not what `int` takes besides: spaces, underscores, other digits.
-    if not re.fullmatch(r"[+-]?[0-9]{1,4300}", text):
-        raise ValueError("expected a whole number")
-    return int(text)
-
-
-def _to_float(text: str) -> float:
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
-        raise ValueError("expected a number")
-    return float(text)
-
-
-_BOOLS = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
 _NATIVE: dict[type, str] = {str: "str", int: "int", float: "float", bool: "bool"}
 _FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "str": str,
-    "int": _to_int,
-    "float": _to_float,
-    "bool": to_bool,
+    "int": _httpy.to_int,
+    "float": _httpy.to_float,
+    "bool": _httpy.to_bool,
 }
 _CALLED: dict[tuple[str, str], Callable[[str], Any]] = {
     ("uuid", "UUID"): to_uuid,

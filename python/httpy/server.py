@@ -320,7 +320,9 @@ def _address(host: str) -> str:
         ConfigError: if it has none.
     """
     try:
-        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # As bytes: `str` goes through Python's IDNA, whose tables an address like 127.0.0.1 has no use for.
+        name = host.encode("ascii" if host.isascii() else "idna") or b"0.0.0.0"
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ConfigError(f"host {host!r} has no address: {error.strerror or error}") from None
     # IPv4 first: `localhost` is 127.0.0.1 to most clients.

@@ -12,7 +12,7 @@ use httpy::{Body, Error, Response};
 use pyo3::{intern, prelude::*};
 
 use crate::{
-    call::log_failure,
+    failures::log_failure,
     outgoing::copy_context,
     response::Background,
     site::{Afterwards, Site},

@@ -8,20 +8,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, route::Pattern};
-use pyo3::{
-    PyTraverseError, PyVisit,
-    exceptions::PyException,
-    intern,
-    prelude::*,
-    types::{PyDict, PyString},
-};
+use pyo3::{PyTraverseError, PyVisit, exceptions::PyException, prelude::*, types::PyDict};
 
 use crate::{
     afterwards,
     arriving::{self, Content},
+    chain::Chain,
     context::{Context, PyContext},
     driver::{self, Kind, Then, Visit, Watch, is_awaitable},
-    errors, fields, json,
+    errors,
+    failures::{http_error, internal_error, log_failure, plain_detail},
+    fields,
     onward::Onward,
     plan::{self, Described, Plan, Unfit},
     request::{PyRequest, split},
@@ -103,15 +100,15 @@ impl Endpoint {
         pattern: &Pattern,
         prefix: &str,
         max_body_bytes: u64,
-        stages: &Arc<[Py<PyAny>]>,
+        chain: &Arc<Chain>,
     ) -> PyResult<Arc<Callable>> {
         let plan = self.plan.on_route(py, pattern, prefix)?;
-        let stages = match &*self.middleware {
-            [] => stages.clone(),
-            own => stages.iter().chain(own).map(|stage| stage.clone_ref(py)).collect(),
+        let chain = match &*self.middleware {
+            [] => chain.clone(),
+            own => Arc::new(chain.with_stages(py, own)),
         };
         Ok(Arc::new(Callable {
-            needs_request: plan.needs_request() || self.stream || !stages.is_empty(),
+            needs_request: plan.needs_request() || self.stream || !chain.is_empty(),
             plan: Arc::new(plan),
             kind: self.kind,
             status: self.status,
@@ -119,7 +116,7 @@ impl Endpoint {
             max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
             label: self.label.clone(),
             context: self.context.clone(),
-            stages,
+            chain,
             refused: None,
         }))
     }
@@ -133,10 +130,10 @@ pub(crate) struct Callable {
     stream: bool,
     max_body_bytes: u64,
     label: String,
-    pub(crate) context: Arc<Context>,
+    context: Arc<Context>,
     needs_request: bool,
-    /// Python middleware around the function, outermost first.
-    pub(crate) stages: Arc<[Py<PyAny>]>,
+    /// What stands around the function.
+    pub(crate) chain: Arc<Chain>,
     /// No function: routing said no, and the application wants to see that.
     refused: Option<Refused>,
 }
@@ -207,26 +204,21 @@ impl Callable {
             _ => StatusCode::BAD_REQUEST,
         };
         let no = Refused { status, detail: error.to_string(), headers: HeaderMap::new() };
-        if self.stages.is_empty() && !self.context.answers(status.as_u16()) {
+        if self.chain.is_empty() && !self.context.answers(status.as_u16()) {
             return plain_detail(status, &no.detail).into();
         }
-        Python::attach(|py| Self::refusing(py, &self.context, &self.stages, no)).answer_refused(request)
+        Python::attach(|py| Self::refusing(py, &self.context, &self.chain, no)).answer_refused(request)
     }
 
     fn run(self: &Arc<Self>, request: Request, content: Content) -> Reply {
         // Middleware is asynchronous, whatever it leads to.
-        let kind = if self.stages.is_empty() { self.kind } else { Kind::Async };
+        let kind = if self.chain.is_empty() { self.kind } else { Kind::Async };
         let asked = Asked { raw: Some(request), content: Some(content), object: None };
-        driver::run(kind, Through { callable: self.clone(), asked, may_handle: true })
+        driver::run(kind, Through { callable: self.clone(), asked, tried: 0 })
     }
 
     /// What answers a request that reaches no function, for an application with middleware or error handlers of its own.
-    pub(crate) fn refusing(
-        py: Python<'_>,
-        context: &Arc<Context>,
-        stages: &Arc<[Py<PyAny>]>,
-        refused: Refused,
-    ) -> Arc<Self> {
+    pub(crate) fn refusing(py: Python<'_>, context: &Arc<Context>, chain: &Arc<Chain>, refused: Refused) -> Arc<Self> {
         Arc::new(Self {
             plan: Arc::new(Plan::empty(py)),
             kind: Kind::Inline,
@@ -236,7 +228,7 @@ impl Callable {
             label: String::new(),
             context: context.clone(),
             needs_request: true,
-            stages: stages.clone(),
+            chain: chain.clone(),
             refused: Some(refused),
         })
     }
@@ -274,30 +266,25 @@ impl Callable {
         self.kind == Kind::Pooled
     }
 
-    /// Turns the function's outcome into what middleware gets from `next`: a response object, something to await
-    /// first, or the exception, if nobody has an answer to it.
+    /// Turns the outcome of the stage or function at a place into what the stage before it gets from `next`: a response
+    /// object, something to await first, or the exception, if nobody has an answer to it there. `tried` is how many
+    /// apps have been asked for one.
     pub(crate) fn settle_inside<'py>(
         &self,
         request: &Bound<'py, PyRequest>,
+        place: usize,
         outcome: PyResult<Bound<'py, PyAny>>,
-        may_handle: bool,
+        tried: usize,
     ) -> PyResult<Inside<'py>> {
         let py = request.py();
-        let error = match outcome {
-            Ok(value) => return Ok(Inside::Response(response::to_object(py, &value, self.status)?)),
-            Err(error) => error,
-        };
-        if may_handle && let Some(on_error) = self.context.on_error() {
-            let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
-            if is_awaitable(&value) {
-                return Ok(Inside::Await(value));
-            }
-            return Ok(Inside::Response(response::to_object(py, &value, self.status)?));
+        let made = outcome.and_then(|value| response::to_object(py, &value, self.status_at(place)));
+        match made {
+            Ok(response) => Ok(Inside::Response(response)),
+            Err(error) => match self.answered(py, place, tried, error, || Ok(request.clone()))? {
+                Answered::Response(response) => Ok(Inside::Response(response::object_of(py, response)?)),
+                Answered::Await(coroutine, tried) => Ok(Inside::Await(coroutine, tried)),
+            },
         }
-        if errors::is_http(py, &error) {
-            return Ok(Inside::Response(response::object_of(py, http_error(py, &error)?)?));
-        }
-        Err(error)
     }
 
     /// Calls the function with what it takes, or the first stage around it.
@@ -311,41 +298,78 @@ impl Callable {
             return fit(py, self.plan.call_without_request(py, request));
         }
         let request = self.object(py, asked)?;
-        match self.stages.first() {
+        match self.chain.stage(0) {
             Some(first) => Onward::enter(self, pool, first, &request),
             None => self.call_function(&request),
         }
     }
 
-    /// Decides what becomes of an outcome: a response, or the application's own answer to an error.
-    fn settle(&self, py: Python<'_>, asked: &mut Asked, outcome: PyResult<Py<PyAny>>, may_handle: bool) -> Then {
-        let responded = outcome.and_then(|value| response::from_value(py, value.bind(py), self.status));
+    /// The status of a result that does not say its own: the route's for the function's, 200 for middleware's.
+    fn status_at(&self, place: usize) -> StatusCode {
+        if self.chain.stage(place).is_some() { StatusCode::OK } else { self.status }
+    }
+
+    /// Decides what becomes of the whole chain's outcome: a response, or something to await first and the number of
+    /// apps that have been asked for an answer by then.
+    fn settle(&self, py: Python<'_>, asked: &mut Asked, outcome: PyResult<Py<PyAny>>, tried: usize) -> (Then, usize) {
+        let responded = outcome.and_then(|value| response::from_value(py, value.bind(py), self.status_at(0)));
         let error = match responded {
-            Ok(response) => return Then::Answer(hand_over(py, response)),
+            Ok(response) => return (Then::Answer(hand_over(py, response)), tried),
             Err(error) => error,
         };
         if !error.is_instance_of::<PyException>(py) {
             // Cancelled: by the client, who is gone, or by a server that stops. Nobody's failure.
             let mut response = httpy::route::refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return Then::Answer(response);
+            return (Then::Answer(response), tried);
         }
-        let answered = match self.context.on_error().filter(|_| may_handle) {
-            Some(on_error) => self.answered(py, on_error, asked, error),
-            None => Err(error),
-        };
-        answered.unwrap_or_else(|error| Then::Answer(self.failed(py, asked, &error)))
+        match self.answered(py, 0, tried, error, || self.object(py, asked)) {
+            Ok(Answered::Response(response)) => (Then::Answer(hand_over(py, response)), tried),
+            Ok(Answered::Await(coroutine, tried)) => (Then::Await(coroutine.unbind()), tried),
+            Err(error) => (Then::Answer(self.failed(py, asked, &error)), tried),
+        }
     }
 
-    /// The application's own answer to an error.
-    fn answered(&self, py: Python<'_>, on_error: &Py<PyAny>, asked: &mut Asked, error: PyErr) -> PyResult<Then> {
-        let request = self.object(py, asked)?;
-        let value = on_error.bind(py).call1((request, errors::raised(py, &error)))?;
-        if is_awaitable(&value) {
-            return Ok(Then::Await(value.unbind()));
+    /// The answer to an error at a place of the chain: that of the first app that has one, `tried` of them having been
+    /// asked before. An `HTTPError` that the next app has no handler for is what it says, so it leaves no app.
+    ///
+    /// # Errors
+    /// The error, or the last one that an app raised instead, if nobody answers it.
+    fn answered<'py>(
+        &self,
+        py: Python<'py>,
+        place: usize,
+        tried: usize,
+        mut error: PyErr,
+        mut request: impl FnMut() -> PyResult<Bound<'py, PyRequest>>,
+    ) -> PyResult<Answered<'py>> {
+        let is_answer = |error: &PyErr| errors::is_http(py, error);
+        // What an app has raised for an answer.
+        if tried > 0 && is_answer(&error) {
+            return http_error(py, &error).map(Answered::Response);
         }
-        let response = response::from_value(py, &value, self.status)?;
-        Ok(Then::Answer(hand_over(py, response)))
+        for (index, context) in self.chain.answering(place).enumerate().skip(tried) {
+            if !error.is_instance_of::<PyException>(py) {
+                break;
+            }
+            if let Some(on_error) = context.on_error() {
+                let value =
+                    request().and_then(|request| on_error.bind(py).call1((request, errors::raised(py, &error))));
+                let made = match value {
+                    Ok(value) if is_awaitable(&value) => return Ok(Answered::Await(value, index + 1)),
+                    Ok(value) => response::from_value(py, &value, self.status),
+                    Err(error) => Err(error),
+                };
+                match made {
+                    Ok(response) => return Ok(Answered::Response(response)),
+                    Err(raised) => error = raised,
+                }
+            }
+            if is_answer(&error) {
+                return http_error(py, &error).map(Answered::Response);
+            }
+        }
+        Err(error)
     }
 
     /// The request object, made now if nobody asked for it before.
@@ -361,40 +385,45 @@ impl Callable {
         asked.object.as_ref().map(|request| request.bind(py).clone()).ok_or_else(gone)
     }
 
-    /// HTTPy's own answer to an exception: what an `HTTPError` says, else 500 and the traceback in the log.
+    /// HTTPy's own answer to an exception that nobody has one to: 500, and the traceback in the log.
     fn failed(&self, py: Python<'_>, asked: &Asked, error: &PyErr) -> Response {
-        let answer = if errors::is_http(py, error) { http_error(py, error) } else { Err(error.clone_ref(py)) };
-        answer.unwrap_or_else(|error| {
-            let target = match asked {
-                Asked { raw: Some(request), .. } => format!("{} {}", request.method, request.uri.path()),
-                Asked { object: Some(request), .. } => {
-                    let head = request.get().head();
-                    format!("{} {}", head.method, head.uri.path())
-                }
-                _ => String::new(),
-            };
-            if errors::is_client_disconnected(py, &error) {
-                tracing::debug!(%target, "the client went away before its request was answered");
-            } else {
-                log_failure(py, &self.label, &target, &error);
+        let target = match asked {
+            Asked { raw: Some(request), .. } => format!("{} {}", request.method, request.uri.path()),
+            Asked { object: Some(request), .. } => {
+                let head = request.get().head();
+                format!("{} {}", head.method, head.uri.path())
             }
-            internal_error()
-        })
+            _ => String::new(),
+        };
+        if errors::is_client_disconnected(py, error) {
+            tracing::debug!(%target, "the client went away before its request was answered");
+        } else {
+            log_failure(py, &self.label, &target, error);
+        }
+        internal_error()
     }
 }
 
 /// What middleware gets from `next`.
 pub(crate) enum Inside<'py> {
     Response(Bound<'py, response::PyResponse>),
-    Await(Bound<'py, PyAny>),
+    /// And how many apps have been asked by then.
+    Await(Bound<'py, PyAny>, usize),
+}
+
+/// An app's answer to an error.
+enum Answered<'py> {
+    Response(Response),
+    /// And how many apps have been asked by then.
+    Await(Bound<'py, PyAny>, usize),
 }
 
 /// One request's way to a function and back.
 struct Through {
     callable: Arc<Callable>,
     asked: Asked,
-    /// Whether the application may still answer an error: its own answer's error is not handled again.
-    may_handle: bool,
+    /// How many apps have been asked to answer an error: none is asked about its own answer's error.
+    tried: usize,
 }
 
 impl Visit for Through {
@@ -403,8 +432,9 @@ impl Visit for Through {
     }
 
     fn respond(&mut self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Then {
-        let may_handle = std::mem::take(&mut self.may_handle);
-        self.callable.settle(py, &mut self.asked, ended, may_handle)
+        let (then, tried) = self.callable.settle(py, &mut self.asked, ended, self.tried);
+        self.tried = tried;
+        then
     }
 
     fn will_wait(&mut self, watch: Watch) {
@@ -430,56 +460,5 @@ fn hand_over(py: Python<'_>, mut response: Response) -> Response {
     match response.extensions_mut().remove::<Background>() {
         Some(background) => afterwards::with_background(py, response, background),
         None => response,
-    }
-}
-
-/// The response an `HTTPError` describes.
-fn http_error(py: Python<'_>, error: &PyErr) -> PyResult<Response> {
-    let error = error.value(py);
-    let status = response::status(error.getattr(intern!(py, "status"))?.extract()?)?;
-    let mut response = detail_response(py, status, &error.getattr(intern!(py, "detail"))?);
-    let headers = error.getattr(intern!(py, "headers"))?;
-    if !headers.is_none() {
-        let mut fields = HeaderMap::new();
-        fields::extend(&mut fields, &headers)?;
-        for (name, value) in &fields {
-            response.headers_mut().append(name, value.clone());
-        }
-    }
-    Ok(response)
-}
-
-fn detail_response(py: Python<'_>, status: StatusCode, detail: &Bound<'_, PyAny>) -> Response {
-    let mut out = b"{\"detail\":".to_vec();
-    if let Err(error) = json::write(py, detail, &mut out) {
-        log_failure(py, "the detail of an error", "", &error);
-        return internal_error();
-    }
-    out.push(b'}');
-    let mut response = Response::new(Body::from(out));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-fn plain_detail(status: StatusCode, detail: &str) -> Response {
-    Python::attach(|py| detail_response(py, status, PyString::new(py, detail).as_any()))
-}
-
-pub(crate) fn internal_error() -> Response {
-    httpy::route::refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-}
-
-/// Logs a handler's failure with its traceback, to the logger `httpy.error`.
-pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyErr) {
-    let log = || -> PyResult<()> {
-        let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", errors::raised(py, error))?;
-        logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
-        Ok(())
-    };
-    if let Err(error) = log() {
-        error.write_unraisable(py, None);
     }
 }

@@ -101,6 +101,19 @@ fn iterate<'py>(py: Python<'py>, items: Vec<String>) -> PyResult<Bound<'py, PyIt
     PyList::new(py, items)?.try_iter()
 }
 
+/// Whether a mapping of these items equals another object, which may be any mapping.
+pub(crate) fn equals(items: Vec<(String, String)>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let mine = PyDict::new(other.py());
+    for (name, value) in items {
+        mine.set_item(name, value)?;
+    }
+    let theirs = PyDict::new(other.py());
+    if theirs.as_any().call_method1("update", (other,)).is_err() {
+        return Ok(false);
+    }
+    mine.eq(theirs)
+}
+
 /// A request's header fields: case-insensitive and multi-valued.
 #[pyclass(frozen, mapping, module = "httpy")]
 pub(crate) struct Headers(pub(crate) Py<PyRequest>);
@@ -165,16 +178,8 @@ impl Headers {
         pairs(self.map())
     }
 
-    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let mine = PyDict::new(py);
-        for (name, value) in self.items() {
-            mine.set_item(name, value)?;
-        }
-        let theirs = PyDict::new(py);
-        if theirs.as_any().call_method1("update", (other,)).is_err() {
-            return Ok(false);
-        }
-        mine.eq(theirs)
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+        equals(self.items(), other)
     }
 
     fn __repr__(&self) -> String {

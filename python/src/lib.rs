@@ -5,10 +5,12 @@
 mod afterwards;
 mod arriving;
 mod call;
+mod chain;
 mod context;
 mod cookies;
 mod driver;
 mod errors;
+mod failures;
 mod fields;
 mod json;
 mod onward;
@@ -42,6 +44,7 @@ mod _httpy {
         fields::{Headers, MutableHeaders},
         json::{json_dumps, json_layout, json_loads},
         onward::{Next, Onward},
+        plan::{to_bool, to_float, to_int},
         query::QueryParams,
         request::PyRequest,
         response::PyResponse,

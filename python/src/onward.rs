@@ -16,7 +16,6 @@ use crate::{
     call::{Callable, Inside},
     driver::{Sent, is_awaitable, run_in_copy, send, went},
     request::PyRequest,
-    response::{self, PyResponse},
     threads::Pool,
 };
 
@@ -55,8 +54,8 @@ pub(crate) struct Onward {
 
 enum State {
     Fresh,
-    /// Awaiting this coroutine; whether its error may still be handled by the application.
-    Awaiting(Py<PyAny>, bool),
+    /// Awaiting this coroutine; how many apps have been asked to answer an error.
+    Awaiting(Py<PyAny>, usize),
     Done,
 }
 
@@ -76,13 +75,13 @@ impl Onward {
             // An iterator of a future, which is no coroutine by itself.
             State::Fresh if self.is_innermost() && self.callable.is_pooled() => {
                 let outcome = self.start_pooled(py)?;
-                self.advance(py, outcome, true)
+                self.advance(py, outcome, 0)
             }
             State::Fresh => match self.start(py) {
-                Ok(value) if is_awaitable(&value) => self.advance(py, value, true),
-                ended => self.ended(py, ended, true),
+                Ok(value) if is_awaitable(&value) => self.advance(py, value, 0),
+                ended => self.ended(py, ended, 0),
             },
-            State::Awaiting(coroutine, may_handle) => self.advance(py, coroutine.into_bound(py), may_handle),
+            State::Awaiting(coroutine, tried) => self.advance(py, coroutine.into_bound(py), tried),
             State::Done => Err(PyRuntimeError::new_err("next(request) was awaited already")),
         }
     }
@@ -102,13 +101,13 @@ impl Onward {
         traceback: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = std::mem::replace(&mut *self.lock(), State::Done);
-        let State::Awaiting(coroutine, may_handle) = state else { return Err(PyErr::from_value(error)) };
+        let State::Awaiting(coroutine, tried) = state else { return Err(PyErr::from_value(error)) };
         let coroutine = coroutine.into_bound(py);
         let thrown = match (value, traceback) {
             (None, None) => coroutine.call_method1(intern!(py, "throw"), (error,)),
             (value, traceback) => coroutine.call_method1(intern!(py, "throw"), (error, value, traceback)),
         };
-        self.advanced(py, went(py, thrown), coroutine, may_handle)
+        self.advanced(py, went(py, thrown), coroutine, tried)
     }
 
     /// Ends the chain where it waits.
@@ -145,13 +144,13 @@ impl Onward {
     }
 
     fn is_innermost(&self) -> bool {
-        self.index >= self.callable.stages.len()
+        self.callable.chain.stage(self.index).is_none()
     }
 
     /// Calls the next stage, or the function.
     fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let request = self.request.bind(py);
-        if let Some(stage) = self.callable.stages.get(self.index) {
+        if let Some(stage) = self.callable.chain.stage(self.index) {
             let next = Next { callable: self.callable.clone(), pool: self.pool.clone(), index: self.index + 1 };
             return stage.bind(py).call1((request, next));
         }
@@ -184,14 +183,9 @@ impl Onward {
         future.call_method0(intern!(py, "__await__"))
     }
 
-    fn advance<'py>(
-        &self,
-        py: Python<'py>,
-        coroutine: Bound<'py, PyAny>,
-        may_handle: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn advance<'py>(&self, py: Python<'py>, coroutine: Bound<'py, PyAny>, tried: usize) -> PyResult<Bound<'py, PyAny>> {
         let sent = send(&coroutine);
-        self.advanced(py, sent, coroutine, may_handle)
+        self.advanced(py, sent, coroutine, tried)
     }
 
     fn advanced<'py>(
@@ -199,42 +193,34 @@ impl Onward {
         py: Python<'py>,
         sent: Sent<'py>,
         coroutine: Bound<'py, PyAny>,
-        may_handle: bool,
+        tried: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let ended = match sent {
             Sent::Yielded(yielded) => {
-                *self.lock() = State::Awaiting(coroutine.unbind(), may_handle);
+                *self.lock() = State::Awaiting(coroutine.unbind(), tried);
                 return Ok(yielded);
             }
             Sent::Returned(value) => Ok(value),
             Sent::Raised(error) => Err(error),
         };
-        self.ended(py, ended, may_handle)
+        self.ended(py, ended, tried)
     }
 
     fn ended<'py>(
         &self,
         py: Python<'py>,
         ended: PyResult<Bound<'py, PyAny>>,
-        may_handle: bool,
+        tried: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let ended = match ended {
             // A `def` on a pool thread that returns a coroutine has it awaited here.
-            Ok(value) if self.is_innermost() && is_awaitable(&value) => return self.advance(py, value, may_handle),
+            Ok(value) if self.is_innermost() && is_awaitable(&value) => return self.advance(py, value, tried),
             ended => ended,
         };
-        let response: Bound<'py, PyResponse> = if self.is_innermost() {
-            match self.callable.settle_inside(self.request.bind(py), ended, may_handle)? {
-                Inside::Response(response) => response,
-                Inside::Await(coroutine) => return self.advance(py, coroutine, false),
-            }
-        } else {
-            match ended {
-                Ok(value) => response::to_object(py, &value, http::StatusCode::OK)?,
-                Err(error) => return Err(error),
-            }
-        };
-        Err(PyStopIteration::new_err((response.unbind(),)))
+        match self.callable.settle_inside(self.request.bind(py), self.index, ended, tried)? {
+            Inside::Response(response) => Err(PyStopIteration::new_err((response.unbind(),))),
+            Inside::Await(coroutine, tried) => self.advance(py, coroutine, tried),
+        }
     }
 }
 

@@ -35,8 +35,8 @@ use pyo3::{
 };
 
 use crate::{
-    call::log_failure,
     errors,
+    failures::log_failure,
     site::{Afterwards, Site},
 };
 

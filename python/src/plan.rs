@@ -268,7 +268,7 @@ impl Parameter {
 
     fn read_body<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
         let py = request.py();
-        if request.get().content().is_empty() {
+        if request.get().content("json")?.is_empty() {
             return self.read_text(py, "body", None);
         }
         match request.get().read_json(py) {
@@ -376,6 +376,33 @@ pub(crate) fn path_value<'py>(py: Python<'py>, converter: Converter, text: &str)
     Ok(value.unwrap_or_else(|| PyString::new(py, text).into_any()))
 }
 
+/// Reads an int as an `int` parameter does: a sign, perhaps, and at most 4300 ASCII digits.
+///
+/// Raises `ValueError` for anything else.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn to_int<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    int(py, text).ok_or_else(|| PyValueError::new_err("expected a whole number"))
+}
+
+/// Reads a float as a `float` parameter does: a finite number, in decimal or scientific notation.
+///
+/// Raises `ValueError` for anything else.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn to_float<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    float(py, text).ok_or_else(|| PyValueError::new_err("expected a finite number"))
+}
+
+/// Reads a bool as a `bool` parameter does: true, 1, yes, on, t, y and their opposites, in any case.
+///
+/// Raises `ValueError` for anything else.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn to_bool<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    boolean(py, text).ok_or_else(|| PyValueError::new_err("expected true or false, 1 or 0, yes or no, on or off"))
+}
+
 /// An integer: an optional sign and decimal digits. Not what `int()` takes besides: spaces, underscores, other digits.
 fn int<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -419,6 +446,46 @@ fn boolean<'py>(py: Python<'py>, text: &str) -> Option<Bound<'py, PyAny>> {
     ];
     let value = WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word))?.1;
     Some(PyBool::new(py, value).to_owned().into_any())
+}
+
+/// Calls a function without arguments.
+pub(crate) fn call_none<'py>(py: Python<'py>, function: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    vectorcall(py, function, &[], None)
+}
+
+/// Calls a function with one argument, without the tuple that `call1` makes.
+pub(crate) fn call_one<'py, T>(function: &Py<PyAny>, argument: &Bound<'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the argument is a live object for as long as the call.
+    unsafe { call_pointers(argument.py(), function, &[argument.as_ptr()]) }
+}
+
+/// Calls a function with two arguments, without the tuple that `call1` makes.
+pub(crate) fn call_two<'py>(
+    function: &Py<PyAny>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the arguments are live objects for as long as the call.
+    unsafe { call_pointers(first.py(), function, &[first.as_ptr(), second.as_ptr()]) }
+}
+
+/// # Safety
+/// The arguments must be live objects for as long as the call.
+unsafe fn call_pointers<'py>(
+    py: Python<'py>,
+    function: &Py<PyAny>,
+    arguments: &[*mut ffi::PyObject],
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(vectorcall) = symbols().vectorcall {
+        // SAFETY: live objects, says the caller; a new reference, or null with an exception set.
+        return unsafe {
+            let result = vectorcall(function.as_ptr(), arguments.as_ptr(), arguments.len(), std::ptr::null_mut());
+            Bound::from_owned_ptr_or_err(py, result)
+        };
+    }
+    // SAFETY: live objects, says the caller.
+    let borrowed = arguments.iter().map(|argument| unsafe { Bound::from_borrowed_ptr(py, *argument) });
+    function.bind(py).call1(PyTuple::new(py, borrowed.collect::<Vec<_>>())?)
 }
 
 /// Calls a function with positional arguments, the last of which `keywords` names.

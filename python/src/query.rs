@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use pyo3::{
     exceptions::PyKeyError,
     prelude::*,
-    types::{PyDict, PyIterator, PyList},
+    types::{PyIterator, PyList},
 };
+
+use crate::fields;
 
 /// The values of `name` in a query, in order.
 pub(crate) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q, str>> {
@@ -108,16 +110,8 @@ impl QueryParams {
         pieces(&self.0).map(|(key, value)| (decode(key).into_owned(), decode(value).into_owned())).collect()
     }
 
-    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let mine = PyDict::new(py);
-        for (name, value) in self.items() {
-            mine.set_item(name, value)?;
-        }
-        let theirs = PyDict::new(py);
-        if theirs.as_any().call_method1("update", (other,)).is_err() {
-            return Ok(false);
-        }
-        mine.eq(theirs)
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+        fields::equals(self.items(), other)
     }
 
     fn __str__(&self) -> &str {

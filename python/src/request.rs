@@ -93,8 +93,18 @@ impl PyRequest {
         &self.head
     }
 
-    pub(crate) fn content(&self) -> &Bytes {
-        &self.body
+    /// The content, for the attribute that asks for it.
+    ///
+    /// # Errors
+    /// `RuntimeError` if it arrives while the handler runs: to be empty then would be a silent lie.
+    pub(crate) fn content(&self, attribute: &str) -> PyResult<&Bytes> {
+        match self.arriving {
+            None => Ok(&self.body),
+            Some(_) => Err(PyRuntimeError::new_err(format!(
+                "request.{attribute} is not there in a handler with stream=True, which starts before the content has \
+                 arrived: read request.stream(), or register the handler without stream=True"
+            ))),
+        }
     }
 
     pub(crate) fn query_text(&self) -> &str {
@@ -119,9 +129,9 @@ impl PyRequest {
     /// The content as JSON, read once.
     ///
     /// # Errors
-    /// `ValueError` if it is not JSON.
+    /// `ValueError` if it is not JSON, `RuntimeError` as [`PyRequest::content`].
     pub(crate) fn read_json<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        once(py, &self.json, || Ok(json::read(py, &self.body)?.unbind()))
+        once(py, &self.json, || Ok(json::read(py, self.content("json")?)?.unbind()))
     }
 
     /// The host the client meant: the target's, else the `Host` field's (RFC 9110 §7.1).
@@ -288,8 +298,8 @@ impl PyRequest {
 
     /// The content.
     #[getter]
-    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.body)
+    fn body<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, self.content("body")?))
     }
 
     /// The content as text.
@@ -297,6 +307,7 @@ impl PyRequest {
     /// By the charset of `Content-Type`, else UTF-8. What does not decode is a 400.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let body = self.content("text")?;
         let charset = self.head.headers.get(header::CONTENT_TYPE).and_then(|kind| {
             let kind = kind.to_str().ok()?.to_ascii_lowercase();
             let charset = kind.split(';').find_map(|part| part.trim().strip_prefix("charset=").map(str::to_owned))?;
@@ -304,12 +315,12 @@ impl PyRequest {
         });
         let charset = charset.as_deref().unwrap_or("utf-8");
         if charset == "utf-8" {
-            return match std::str::from_utf8(&self.body) {
+            return match std::str::from_utf8(body) {
                 Ok(text) => Ok(PyString::new(py, text).into_any()),
                 Err(_) => Err(errors::http(py, 400, "request body is not valid UTF-8")),
             };
         }
-        let decoded = PyBytes::new(py, &self.body).call_method1(intern!(py, "decode"), (charset,));
+        let decoded = PyBytes::new(py, body).call_method1(intern!(py, "decode"), (charset,));
         decoded.map_err(|_| errors::http(py, 400, &format!("request body is not valid {charset}")))
     }
 
@@ -334,13 +345,14 @@ impl PyRequest {
     /// Another content type is a 415.
     #[getter]
     fn form(&self, py: Python<'_>) -> PyResult<QueryParams> {
+        let body = self.content("form")?;
         let kind = self.head.headers.get(header::CONTENT_TYPE).map(fields::value_text).unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             let detail = format!("expected application/x-www-form-urlencoded, found {essence:?}");
             return Err(errors::http(py, 415, &detail));
         }
-        match std::str::from_utf8(&self.body) {
+        match std::str::from_utf8(body) {
             Ok(text) => Ok(QueryParams(text.into())),
             Err(_) => Err(errors::http(py, 400, "form is not valid UTF-8")),
         }

@@ -300,7 +300,8 @@ fn text_bytes(text: &Bound<'_, PyString>) -> PyResult<Bytes> {
 fn make(status: StatusCode, kind: HeaderValue, content: Bytes) -> Response {
     let mut response = Response::new(Body::Full(content));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // Into an empty map this is `insert`, at half the price.
+    response.headers_mut().append(header::CONTENT_TYPE, kind);
     response
 }
 

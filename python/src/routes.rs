@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit, exceptions::PyValueError, prelude::*, types
 
 use crate::{
     call::{Callable, Endpoint, Refused, Routed},
+    chain::Chain,
     context::{Context, PyContext},
     errors,
 };
@@ -66,7 +67,7 @@ impl Routes {
         // Says at registration what the handler takes and the pattern lacks.
         endpoint
             .get()
-            .on_route(py, &pattern, "", 0, &Arc::from([]))
+            .on_route(py, &pattern, "", 0, &Arc::new(Chain::new()))
             .map_err(|error| errors::route(py, error.value(py).to_string()))?;
         let mut entries = self.lock();
         entries
@@ -109,7 +110,7 @@ impl Routes {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handler of the whole application. `prefix` is where it is mounted; `outer` is the middleware around it.
+    /// The handler of the whole application. `prefix` is where it is mounted; `outer` stands around it.
     ///
     /// # Errors
     /// `RouteError` for conflicts between mounts and routes.
@@ -118,37 +119,37 @@ impl Routes {
         py: Python<'_>,
         prefix: &str,
         max_body_bytes: u64,
-        outer: &[Py<PyAny>],
+        outer: &Chain,
     ) -> PyResult<Arc<dyn Handler>> {
         // 512 bytes of prefixes: applications that are mounted in a circle have no end of them.
         if prefix.len() > 512 {
             return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
-        let stages: Arc<[Py<PyAny>]> = outer.iter().chain(&self.middleware).map(|stage| stage.clone_ref(py)).collect();
-        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&stages));
+        let chain = Arc::new(outer.with_app(py, &self.context, &self.middleware));
+        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&chain));
         let entries = self.lock();
         for (methods, pattern, endpoint) in &entries.endpoints {
-            let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes, &stages)?;
+            let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes, &chain)?;
             router
                 .add(methods.clone(), pattern.clone(), Arc::new(Routed(callable)))
                 .map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
         for (mounted, routes) in &entries.mounts {
             let below = format!("{}{}", prefix, mounted.to_string().trim_end_matches('/'));
-            let handler = routes.get().build(py, &below, max_body_bytes, &stages)?;
+            let handler = routes.get().build(py, &below, max_body_bytes, &chain)?;
             router.mount(mounted, handler).map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
         Ok(Arc::new(router))
     }
 
     /// How the router says no: through middleware and error handlers, where there are any for it.
-    fn refusal(&self, stages: &Arc<[Py<PyAny>]>) -> Refuse {
-        let (context, stages) = (self.context.clone(), stages.clone());
+    fn refusal(&self, chain: &Arc<Chain>) -> Refuse {
+        let (context, chain) = (self.context.clone(), chain.clone());
         Arc::new(move |request, no| {
-            if stages.is_empty() && !context.answers(no.status().as_u16()) {
+            if chain.is_empty() && !context.answers(no.status().as_u16()) {
                 return no.into();
             }
-            let callable = Python::attach(|py| Callable::refusing(py, &context, &stages, Refused::by_router(&no)));
+            let callable = Python::attach(|py| Callable::refusing(py, &context, &chain, Refused::by_router(&no)));
             callable.answer_refused(request)
         })
     }

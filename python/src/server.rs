@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 #[cfg(unix)]
 use crate::driver::Selector;
 use crate::{
+    chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
     routes::Routes,
@@ -47,7 +48,7 @@ impl Core {
     #[pyo3(signature = (routes, config=None, /))]
     fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config = read_config(py, config)?;
-        let handler = Paced(routes.build(py, "", config.max_body_bytes, &[])?);
+        let handler = Paced(routes.build(py, "", config.max_body_bytes, &Chain::new())?);
         Ok(Self {
             handler: Arc::new(handler),
             config,

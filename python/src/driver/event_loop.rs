@@ -8,13 +8,13 @@ use std::{
 
 use pyo3::{
     exceptions::{PyKeyboardInterrupt, PySystemExit},
-    intern,
+    ffi, intern,
     prelude::*,
-    types::PyList,
+    types::{PyList, PySet, PyTuple, PyWeakrefReference},
 };
 
-use super::{Bell, step::Spare};
-use crate::threads::Pool;
+use super::{Bell, Parked, Trampoline, spare::Spare};
+use crate::{plan::call_one, threads::Pool};
 
 /// Where handlers run, for whom is on another thread.
 pub(crate) struct Home {
@@ -45,8 +45,16 @@ pub(crate) struct EventLoop {
     home: RefCell<Arc<Home>>,
     /// Its private parts, if they are as this version knows them.
     parts: Option<Parts>,
-    /// A task ready for the next `async def` handler.
-    spare: RefCell<Option<Spare>>,
+    /// Tasks ready for the next `async def` handlers.
+    spares: RefCell<Vec<Spare>>,
+    /// Tasks whose handlers have ended in this round of the loop's callbacks: they are looked at in `entered`.
+    candidates: RefCell<Vec<Spare>>,
+    /// The task that is being parked, and its coroutine.
+    parking: RefCell<Option<(Py<PyAny>, Py<Trampoline>)>>,
+    /// What tasks are parked at; none before the first, and where nobody calls `entered`.
+    parked: RefCell<Option<Py<Parked>>>,
+    /// Whether a handler is in its first step.
+    stepping: Cell<bool>,
     /// The first timer when `select` was entered; only its identity matters.
     first_timer: Cell<usize>,
     /// Whether `select` is to return.
@@ -59,6 +67,12 @@ pub(crate) struct EventLoop {
 /// After how many calls it is looked for work of the loop's. 16: a 60th of a millisecond of small requests.
 const LOOK: u32 = 16;
 
+/// How many tasks are kept for handlers at most. 128: as many as wait at once on a busy server, 1 KiB each.
+const SPARES: usize = 128;
+
+/// What handlers' tasks are called.
+pub(crate) const NAME: &str = "httpy-handler";
+
 /// What asyncio does not document and we use all the same. `tests_py/test_private_parts.py` guards each of them.
 pub(crate) struct Parts {
     /// `loop._ready`, a deque of handles to run.
@@ -69,9 +83,66 @@ pub(crate) struct Parts {
     pub(crate) enter_task: Py<PyAny>,
     pub(crate) leave_task: Py<PyAny>,
     /// `asyncio.tasks._register_task`, `_unregister_task`: what `asyncio.all_tasks` shows.
-    pub(crate) register_task: Py<PyAny>,
-    pub(crate) unregister_task: Py<PyAny>,
+    register_task: Py<PyAny>,
+    unregister_task: Py<PyAny>,
+    /// The set behind them, and what its references are made with; none where they are fast by themselves (3.14).
+    registered: Option<(Py<PySet>, Py<PyAny>)>,
     pub(crate) task_type: Py<PyAny>,
+    /// Names of the task's last two arguments: `loop`, `name`.
+    pub(crate) task_keywords: Py<PyTuple>,
+    /// `Task._must_cancel`, `_callbacks`.
+    pub(crate) must_cancel: Getter,
+    pub(crate) callbacks: Getter,
+    /// `Task.get_name`, and `cancelling`, which is there since 3.11.
+    pub(crate) get_name: Py<PyAny>,
+    pub(crate) cancelling: Option<Py<PyAny>>,
+}
+
+/// An attribute of a native class, read without looking it up: 30 instructions instead of 160.
+pub(crate) struct Getter {
+    descriptor: Py<PyAny>,
+    get: Option<ffi::descrgetfunc>,
+}
+
+impl Getter {
+    fn new(class: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+        let py = class.py();
+        let descriptor = class.getattr(name)?;
+        // Before 3.10, only classes made at run time tell their slots.
+        let get = (py.version_info() >= (3, 10)).then(|| {
+            // SAFETY: a live type object; the slot, if there is one, holds a function of this type.
+            unsafe {
+                let slot = ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get);
+                std::mem::transmute::<*mut std::ffi::c_void, Option<ffi::descrgetfunc>>(slot)
+            }
+        });
+        Ok(Self { descriptor: descriptor.unbind(), get: get.flatten() })
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// If `object` is of another class.
+    pub(crate) fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
+        let Some(get) = self.get else {
+            return self.descriptor.bind(py).call_method1(intern!(py, "__get__"), (object,));
+        };
+        // SAFETY: live objects; a new reference, or null with an exception set.
+        unsafe {
+            let class = ffi::Py_TYPE(object.as_ptr()).cast();
+            Bound::from_owned_ptr_or_err(py, get(self.descriptor.as_ptr(), object.as_ptr(), class))
+        }
+    }
+}
+
+/// A task as every request will find it.
+fn proven(py: Python<'_>, mut spare: Spare, parts: &Parts) -> PyResult<Spare> {
+    if !spare.is_untouched(py, parts)? {
+        return Err(pyo3::exceptions::PyRuntimeError::new_err("asyncio.Task is not as it was"));
+    }
+    spare.hide(py, parts)?;
+    Ok(spare)
 }
 
 impl EventLoop {
@@ -89,7 +160,11 @@ impl EventLoop {
             pool,
             parts: Parts::find(py, home.event_loop.bind(py))?,
             home: RefCell::new(home),
-            spare: RefCell::new(None),
+            spares: RefCell::default(),
+            candidates: RefCell::default(),
+            parking: RefCell::default(),
+            parked: RefCell::default(),
+            stepping: Cell::new(false),
             first_timer: Cell::new(0),
             leave: Cell::new(false),
             closed: Cell::new(false),
@@ -97,9 +172,8 @@ impl EventLoop {
         };
         if let Some(parts) = &event_loop.parts {
             // The proof that they work: a task made ready as every request will find it.
-            let made = event_loop.make_spare(py, parts).and_then(|mut spare| spare.hide(py, parts).map(|()| spare));
-            match made {
-                Ok(spare) => *event_loop.spare.borrow_mut() = Some(spare),
+            match Spare::new(py, &event_loop, parts).and_then(|spare| proven(py, spare, parts)) {
+                Ok(spare) => event_loop.spares.borrow_mut().push(spare),
                 Err(_) => event_loop.parts = None,
             }
         }
@@ -133,9 +207,9 @@ impl EventLoop {
 
     /// Lets handlers run in copies of another context from now on.
     pub(crate) fn set_home(&self, home: Arc<Home>) {
-        let spare = self.spare.borrow_mut().take();
+        self.forget_spares();
         let last = self.home.replace(home);
-        drop((spare, last));
+        drop(last);
     }
 
     /// Its private parts, if they can be used.
@@ -143,26 +217,83 @@ impl EventLoop {
         self.parts.as_ref()
     }
 
-    /// Takes the task that waits for a handler, or makes one.
+    /// Takes a task that waits for a handler, or makes one.
     pub(crate) fn take_spare(&self, py: Python<'_>, parts: &Parts) -> PyResult<Spare> {
-        let kept = self.spare.borrow_mut().take();
+        let kept = self.spares.borrow_mut().pop();
         match kept {
             Some(spare) => Ok(spare),
-            None => self.make_spare(py, parts),
+            None => Spare::new(py, self, parts),
         }
     }
 
     /// Keeps a task for the next handler.
     pub(crate) fn keep_spare(&self, spare: Spare) {
-        let other = self.spare.borrow_mut().replace(spare);
-        drop(other);
+        self.spares.borrow_mut().push(spare);
+    }
+
+    /// Parks tasks whose handlers have ended, from now on: `entered` will be called in each round of the loop's.
+    pub(crate) fn park_tasks(self: &Rc<Self>, py: Python<'_>) -> PyResult<()> {
+        *self.parked.borrow_mut() = Some(Py::new(py, Parked::new(self))?);
+        Ok(())
+    }
+
+    /// The handler of a task has ended: returns what the task is to wait for, unless it is to end too.
+    pub(crate) fn park(&self, py: Python<'_>, task: Py<PyAny>, trampoline: Py<Trampoline>) -> Option<Py<Parked>> {
+        let kept = self.spares.borrow().len() + self.candidates.borrow().len();
+        if kept >= SPARES || self.closed.get() || self.parking.borrow().is_some() {
+            return None;
+        }
+        let parked = self.parked.borrow().as_ref().map(|parked| parked.clone_ref(py))?;
+        *self.parking.borrow_mut() = Some((task, trampoline));
+        Some(parked)
+    }
+
+    /// The task waits, and `step` wakes it.
+    pub(crate) fn parked(&self, py: Python<'_>, step: (Py<PyAny>, Py<PyAny>), at: Py<Parked>) {
+        let Some((task, trampoline)) = self.parking.borrow_mut().take() else { return };
+        match Spare::parked(py, self, task, trampoline, step, at) {
+            Ok(spare) => self.candidates.borrow_mut().push(spare),
+            Err(error) => error.write_unraisable(py, None),
+        }
+    }
+
+    /// Decides which of the tasks that were parked wait for another handler. Whoever waits for one that ends has to be
+    /// told: returns whether there was one.
+    fn settle_parked(&self, py: Python<'_>) -> bool {
+        let mut has_ended = false;
+        let Some(parts) = &self.parts else { return has_ended };
+        // Not all at once: ending a task runs code of its holders.
+        while let Some(mut spare) = { self.candidates.borrow_mut().pop() } {
+            let is_untouched = spare.is_untouched(py, parts).unwrap_or(false);
+            if is_untouched && spare.hide(py, parts).is_ok() {
+                self.keep_spare(spare);
+            } else {
+                spare.end(py);
+                has_ended = true;
+            }
+        }
+        has_ended
+    }
+
+    /// Whether a handler is in its first step.
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.stepping.get()
+    }
+
+    /// A handler begins, or has ended, its first step.
+    pub(crate) fn set_stepping(&self, stepping: bool) {
+        self.stepping.set(stepping);
     }
 
     /// The loop is closed, or about to be: nothing is sent to it any more.
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        let spare = self.spare.borrow_mut().take();
-        drop(spare);
+        self.forget_spares();
+    }
+
+    fn forget_spares(&self) {
+        let spares = (self.spares.take(), self.candidates.take());
+        drop(spares);
     }
 
     /// Whether `close` was called.
@@ -172,8 +303,9 @@ impl EventLoop {
 
     /// `select` is entered: remembers the first timer, which the loop has seen.
     pub(crate) fn entered(&self, py: Python<'_>) {
+        let has_ended = self.settle_parked(py);
         self.first_timer.set(self.find_first_timer(py));
-        self.leave.set(false);
+        self.leave.set(has_ended);
         self.unseen.set(0);
     }
 
@@ -276,6 +408,7 @@ impl Parts {
             return Err(pyo3::exceptions::PyTypeError::new_err("loop._ready is not a deque"));
         }
         scheduled.cast_exact::<PyList>()?;
+        let task_type = tasks.getattr("Task")?;
         Ok(Self {
             ready: ready.unbind(),
             scheduled: scheduled.unbind(),
@@ -283,7 +416,48 @@ impl Parts {
             leave_task: tasks.getattr("_leave_task")?.unbind(),
             register_task: tasks.getattr("_register_task")?.unbind(),
             unregister_task: tasks.getattr("_unregister_task")?.unbind(),
-            task_type: tasks.getattr("Task")?.unbind(),
+            registered: Self::find_registered(&tasks).ok().flatten(),
+            task_keywords: PyTuple::new(py, ["loop", "name"])?.unbind(),
+            must_cancel: Getter::new(&task_type, "_must_cancel")?,
+            callbacks: Getter::new(&task_type, "_callbacks")?,
+            get_name: task_type.getattr("get_name")?.unbind(),
+            cancelling: task_type.getattr("cancelling").ok().map(Bound::unbind),
+            task_type: task_type.unbind(),
         })
+    }
+
+    /// Up to 3.13 the tasks are in a `WeakSet`, which is Python code around a set of weak references: adding to it costs as
+    /// much as a small request, and to the set within next to nothing.
+    fn find_registered(tasks: &Bound<'_, PyModule>) -> PyResult<Option<(Py<PySet>, Py<PyAny>)>> {
+        let py = tasks.py();
+        if py.version_info() >= (3, 14) {
+            return Ok(None);
+        }
+        let name = if py.version_info() >= (3, 12) { "_scheduled_tasks" } else { "_all_tasks" };
+        let registered = tasks.getattr(name)?;
+        if !registered.get_type().is(&py.import("weakref")?.getattr("WeakSet")?) {
+            return Ok(None);
+        }
+        let within = registered.getattr("data")?.cast_into_exact::<PySet>()?;
+        Ok(Some((within.unbind(), registered.getattr("_remove")?.unbind())))
+    }
+
+    /// Has `asyncio.all_tasks()` show a task that was hidden.
+    pub(crate) fn register(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = task.py();
+        match &self.registered {
+            Some((within, remove)) => within.bind(py).add(PyWeakrefReference::new_with(task, remove.bind(py))?),
+            None => call_one(&self.register_task, task).map(drop),
+        }
+    }
+
+    /// Hides a task from `asyncio.all_tasks()`.
+    pub(crate) fn unregister(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = task.py();
+        match &self.registered {
+            // References to one object are equal.
+            Some((within, _)) => within.bind(py).discard(PyWeakrefReference::new(task)?).map(drop),
+            None => call_one(&self.unregister_task, task).map(drop),
+        }
     }
 }

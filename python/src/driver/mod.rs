@@ -8,11 +8,13 @@ mod bell;
 mod context;
 mod event_loop;
 mod fork;
+mod parked;
 mod pinned;
 mod run;
 #[cfg(unix)]
 mod selector;
 mod slot;
+mod spare;
 mod step;
 mod thread;
 mod trampoline;
@@ -25,6 +27,7 @@ pub(crate) use bell::Bell;
 pub(crate) use context::run_in_copy;
 pub(crate) use event_loop::{EventLoop, Home, ends_loop, pass_on};
 pub(crate) use fork::generation;
+pub(crate) use parked::Parked;
 pub(crate) use pinned::Pinned;
 pub(crate) use run::{Kind, Runtime, Then, Visit, is_awaitable, run, tell};
 #[cfg(unix)]

@@ -119,7 +119,9 @@ impl Selector {
         }
         let bell = Arc::new(Bell::default());
         let pool = Pool::new(bell.clone(), threads::default_threads());
-        *this.event_loop.borrow_mut() = Some(EventLoop::new(py, home, bell, pool)?);
+        let event_loop = EventLoop::new(py, home, bell, pool)?;
+        event_loop.park_tasks(py)?;
+        *this.event_loop.borrow_mut() = Some(event_loop);
         Ok(())
     }
 

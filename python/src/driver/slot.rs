@@ -69,6 +69,14 @@ impl Slot {
         }
     }
 
+    /// The handler's task, if it was named and the carrier has not given up.
+    pub(crate) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match &*self.0.lock() {
+            State::Running { task, .. } => task.as_ref().map(|task| task.clone_ref(py)),
+            State::Answered(_) | State::Taken | State::GivenUp => None,
+        }
+    }
+
     /// Whether the carrier has given up, so that the work need not even start.
     pub(crate) fn is_given_up(&self) -> bool {
         matches!(*self.0.lock(), State::GivenUp)

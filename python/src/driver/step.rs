@@ -1,45 +1,27 @@
 //! The first step of an `async def` handler, without a task of its own until it needs one.
 //!
-//! `loop.create_task` costs half of a whole request, and most handlers never suspend. So one real `asyncio.Task` waits
-//! beside the loop, its step callable and context captured when it was made. For each request its identity is entered,
-//! the coroutine is sent into, and the identity is left. A coroutine that ends has cost no task. One that suspends
-//! keeps the task: its [`Trampoline`] is handed the coroutine and what it yielded, the task is stepped once, and from
-//! then on asyncio runs it like any other; so `current_task`, context variables, cancellation, timeouts and task
-//! groups are what they always are.
+//! `loop.create_task` costs half of a whole request, and most handlers never suspend. So real `asyncio.Task`s wait
+//! beside the loop (`spare.rs`), their step callable and context captured when they were made. For each request the
+//! identity of one is entered, the coroutine is sent into, and the identity is left. A coroutine that ends has cost no
+//! task. One that suspends keeps the task: its [`Trampoline`] is handed the coroutine and what it yielded, the task is
+//! stepped once, and from then on asyncio runs it like any other; so `current_task`, context variables, cancellation,
+//! timeouts and task groups are what they always are. When the coroutine ends, the task is parked (`parked.rs`), to
+//! wait for the next handler.
 //!
-//! Rules:
-//! 1. A task is used again only if nothing of the last request can be seen through it: nobody holds a reference, its
-//!    context holds what it held, and it was not cancelled, renamed or given a callback. (It takes no attributes.)
-//!    Otherwise it ends, for whoever waits for it.
-//! 2. A waiting task is not in `asyncio.all_tasks()`: what cancels all tasks and waits for them (`asyncio.run`) would
-//!    wait for ever for one that nobody steps.
-//! 3. Where this does not work (uvloop, another task is current), the handler gets a task the ordinary way.
+//! Where this does not work (uvloop, another task is current), the handler gets a task the ordinary way.
 
 use std::rc::Rc;
 
-use pyo3::{ffi, intern, prelude::*, types::PyDict};
+use pyo3::{intern, prelude::*};
 
 use super::{
     EventLoop, Then, Trampoline,
     context::Entered,
     event_loop::Parts,
+    spare::Spare,
     trampoline::{Sent, send},
 };
-use crate::plan::vectorcall;
-
-/// A task that waits for a handler.
-pub(crate) struct Spare {
-    task: Py<PyAny>,
-    /// The task's own step callable, as `call_soon` got it.
-    step: Py<PyAny>,
-    context: Py<PyAny>,
-    trampoline: Py<Trampoline>,
-    get_name: Py<PyAny>,
-    /// References to the task while nobody else has one.
-    references: isize,
-    /// Whether `asyncio.all_tasks()` has it.
-    is_shown: bool,
-}
+use crate::plan::call_two;
 
 /// What came of a first step.
 pub(crate) enum Stepped {
@@ -68,23 +50,22 @@ impl EventLoop {
             self.keep_spare(spare);
             return self.make_task(py, coroutine);
         };
-        let ended = match send(&coroutine) {
+        self.set_stepping(true);
+        let sent = send(&coroutine);
+        self.set_stepping(false);
+        let ended = match sent {
             Sent::Returned(value) => Ok(value.unbind()),
             Sent::Raised(error) => Err(error),
             Sent::Yielded(waits_for) => {
                 identity.give_up();
-                spare.trampoline.get().adopt(&coroutine, Some(waits_for));
-                spare.show(py, parts)?;
-                // The task asks its coroutine, gets what was yielded just now, and waits for it.
-                spare.step.bind(py).call0()?;
-                return Ok(Stepped::Suspended(spare.trampoline, spare.task));
+                return spare.go_on(py, self, parts, &coroutine, waits_for);
             }
         };
         let then = settle(ended);
         let is_whole = identity.give_up();
         // Its frame may hold the last reference to something of the request's.
         drop(coroutine);
-        if is_whole && self.with_home(|home| spare.is_untouched(py, &home.context))? {
+        if is_whole && spare.is_untouched(py, parts)? {
             spare.hide(py, parts)?;
             self.keep_spare(spare);
         } else {
@@ -100,96 +81,6 @@ impl EventLoop {
         let create_task = self.object(py).getattr(intern!(py, "create_task"))?;
         let task = self.home().context.bind(py).call_method1(intern!(py, "run"), (create_task, &trampoline))?;
         Ok(Stepped::Suspended(trampoline, task.unbind()))
-    }
-
-    /// Makes a task and takes its first step away from the loop.
-    pub(crate) fn make_spare(&self, py: Python<'_>, parts: &Parts) -> PyResult<Spare> {
-        let trampoline = Py::new(py, Trampoline::default())?;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item(intern!(py, "loop"), self.object(py))?;
-        kwargs.set_item(intern!(py, "name"), intern!(py, NAME))?;
-        // Making a task copies the current context, on every version: so make it inside the one to copy.
-        let task = self.home().context.bind(py).call_method(
-            intern!(py, "run"),
-            (&parts.task_type, &trampoline),
-            Some(&kwargs),
-        )?;
-        let handle = parts.ready.bind(py).call_method0(intern!(py, "pop"))?;
-        let mut spare = Spare {
-            step: handle.getattr(intern!(py, "_callback"))?.unbind(),
-            context: handle.getattr(intern!(py, "_context"))?.unbind(),
-            get_name: task.getattr(intern!(py, "get_name"))?.unbind(),
-            task: task.unbind(),
-            trampoline,
-            references: 0,
-            is_shown: true,
-        };
-        drop(handle);
-        // SAFETY: the task is alive: `spare` owns a reference.
-        spare.references = unsafe { ffi::Py_REFCNT(spare.task.as_ptr()) };
-        if !spare.is_untouched(py, &self.home().context)? {
-            return Err(pyo3::exceptions::PyRuntimeError::new_err("asyncio.Task is not as it was"));
-        }
-        Ok(spare)
-    }
-}
-
-/// What handlers' tasks are called.
-const NAME: &str = "httpy-handler";
-
-impl Spare {
-    /// It is a handler's task from now on, for everybody to see.
-    fn show(&mut self, py: Python<'_>, parts: &Parts) -> PyResult<()> {
-        if !std::mem::replace(&mut self.is_shown, true) {
-            self.task.bind(py).setattr(intern!(py, "_log_destroy_pending"), true)?;
-            vectorcall(py, &parts.register_task, &[self.task.bind(py).clone()], None)?;
-        }
-        Ok(())
-    }
-
-    /// It is nobody's task. Handlers that always suspend use a new one each time, and never come here: registering is
-    /// a `WeakSet` in Python code before 3.14, and costs as much as the task itself.
-    pub(crate) fn hide(&mut self, py: Python<'_>, parts: &Parts) -> PyResult<()> {
-        if std::mem::take(&mut self.is_shown) {
-            self.task.bind(py).setattr(intern!(py, "_log_destroy_pending"), false)?;
-            vectorcall(py, &parts.unregister_task, &[self.task.bind(py).clone()], None)?;
-        }
-        Ok(())
-    }
-
-    /// Ends it, as its handler has ended: whoever kept it finds it done, and its callbacks are called.
-    fn end(&self, py: Python<'_>) {
-        if let Err(error) = vectorcall(py, &self.step, &[], None) {
-            error.write_unraisable(py, Some(self.task.bind(py)));
-        }
-    }
-
-    fn is_untouched(&self, py: Python<'_>, base: &Py<PyAny>) -> PyResult<bool> {
-        // SAFETY: the task is alive: `self` owns a reference.
-        if unsafe { ffi::Py_REFCNT(self.task.as_ptr()) } != self.references {
-            return Ok(false);
-        }
-        let task = self.task.bind(py);
-        if task.getattr(intern!(py, "_must_cancel"))?.is_truthy()?
-            || !task.getattr(intern!(py, "_callbacks"))?.is_none()
-            || !vectorcall(py, &self.get_name, &[], None)?.is(intern!(py, NAME))
-        {
-            return Ok(false);
-        }
-        let (context, base) = (self.context.bind(py), base.bind(py));
-        let held = base.len()?;
-        if context.len()? != held {
-            return Ok(false);
-        }
-        if held > 0 {
-            for pair in base.call_method0(intern!(py, "items"))?.try_iter()? {
-                let (variable, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
-                if !context.get_item(variable)?.is(&value) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
     }
 }
 
@@ -207,11 +98,11 @@ impl<'a, 'py> Identity<'a, 'py> {
     /// If another task is current, or the context can't be entered. Then nothing has changed.
     fn assume(event_loop: &'a Bound<'py, PyAny>, parts: &'a Parts, spare: &'a Spare) -> PyResult<Self> {
         let py = event_loop.py();
-        let task = spare.task.bind(py);
+        let task = spare.task().bind(py);
         // Twice per request: without the tuple that `call1` makes.
-        vectorcall(py, &parts.enter_task, &[event_loop.clone(), task.clone()], None)?;
+        call_two(&parts.enter_task, event_loop, task)?;
         let mut identity = Self { context: None, leave_task: &parts.leave_task, event_loop, task, is_assumed: true };
-        identity.context = Some(Entered::new(spare.context.bind(py).clone())?);
+        identity.context = Some(Entered::new(spare.context().bind(py).clone())?);
         Ok(identity)
     }
 
@@ -225,8 +116,7 @@ impl<'a, 'py> Identity<'a, 'py> {
         if !std::mem::take(&mut self.is_assumed) {
             return true;
         }
-        let (event_loop, task) = (self.event_loop.clone(), self.task.clone());
-        match vectorcall(self.task.py(), self.leave_task, &[event_loop, task], None) {
+        match call_two(self.leave_task, self.event_loop, self.task) {
             Ok(_) => true,
             Err(error) => {
                 error.write_unraisable(self.task.py(), Some(self.task));

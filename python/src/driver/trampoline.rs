@@ -1,6 +1,9 @@
 //! The coroutine of a handler's task: stands in for the handler's own, and sends the response when that ends.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    rc::{Rc, Weak},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use pyo3::{
     exceptions::{PyAttributeError, PyException, PyStopIteration},
@@ -8,7 +11,7 @@ use pyo3::{
     prelude::*,
 };
 
-use super::{Slot, Then, Visit, ends_loop, fork};
+use super::{EventLoop, Pinned, Slot, Then, Visit, ends_loop, fork};
 use crate::symbols::symbols;
 
 /// What sending into a coroutine gave.
@@ -72,6 +75,16 @@ struct Driving {
     finish: Option<(Slot, Box<dyn Visit>)>,
     /// How the coroutine ended, if that was before anybody said where the response goes.
     ended: Option<PyResult<Py<PyAny>>>,
+    /// The loop that parks the task when its handler has ended.
+    event_loop: Option<Pinned<Weak<EventLoop>>>,
+}
+
+/// What comes after the end of a coroutine.
+enum Next {
+    /// Another one.
+    Await(Py<PyAny>),
+    /// The response is given; the task, if it is known, may be parked.
+    Answered(Option<Py<PyAny>>),
 }
 
 #[pymethods]
@@ -84,9 +97,10 @@ impl Trampoline {
         slf
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
         let (coroutine, thrown) = {
-            let mut state = self.lock();
+            let mut state = slf.get().lock();
             if let Some(yielded) = state.yielded.take() {
                 return Ok(Some(yielded.into_bound(py)));
             }
@@ -94,27 +108,27 @@ impl Trampoline {
         };
         match (coroutine, thrown) {
             (None, _) => Ok(None),
-            (Some(coroutine), None) => self.advanced(py, send(coroutine.bind(py))),
-            (Some(coroutine), Some(thrown)) => self.advanced(py, throw(coroutine.bind(py), &thrown)),
+            (Some(coroutine), None) => Self::advanced(slf, send(coroutine.bind(py))),
+            (Some(coroutine), Some(thrown)) => Self::advanced(slf, throw(coroutine.bind(py), &thrown)),
         }
     }
 
-    fn send<'py>(&self, py: Python<'py>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.__next__(py)?.ok_or_else(|| PyStopIteration::new_err(py.None()))
+    fn send<'py>(slf: &Bound<'py, Self>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        Self::__next__(slf)?.ok_or_else(|| PyStopIteration::new_err(slf.py().None()))
     }
 
     /// Throws into the handler's coroutine. The older form with a type, a value and a traceback is not needed: no
     /// asyncio of the supported versions uses it.
     #[pyo3(signature = (error, _value=None, _traceback=None))]
     fn throw<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         error: Py<PyAny>,
         _value: Option<Py<PyAny>>,
         _traceback: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
         let (coroutine, yielded) = {
-            let mut state = self.lock();
+            let mut state = this.lock();
             (state.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)), state.yielded.take())
         };
         let Some(coroutine) = coroutine else {
@@ -127,12 +141,12 @@ impl Trampoline {
             let yielded = yielded.into_bound(py);
             let waits_no_more = !yielded.is_none() && yielded.call_method0(intern!(py, "cancel"))?.is_truthy()?;
             if !waits_no_more {
-                self.lock().thrown = Some(error);
+                this.lock().thrown = Some(error);
             }
             return Ok(yielded);
         }
         let sent = throw(coroutine.bind(py), &error);
-        self.advanced(py, sent)?.ok_or_else(|| PyStopIteration::new_err(py.None()))
+        Self::advanced(slf, sent)?.ok_or_else(|| PyStopIteration::new_err(py.None()))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
@@ -202,6 +216,14 @@ impl Trampoline {
         state.yielded = yielded.map(Bound::unbind);
     }
 
+    /// The task is to be parked by `event_loop` when its handler has ended.
+    pub(crate) fn will_park(&self, event_loop: &Rc<EventLoop>) {
+        let mut state = self.lock();
+        if state.event_loop.is_none() {
+            state.event_loop = Some(Pinned::new(Rc::downgrade(event_loop)));
+        }
+    }
+
     /// Says where the response goes when the coroutine ends.
     pub(crate) fn finish_into(&self, py: Python<'_>, slot: Slot, visit: Box<dyn Visit>) {
         let ended = {
@@ -221,28 +243,30 @@ impl Trampoline {
     }
 
     /// The coroutine ended: answers, unless the visit goes on with another one, which is returned.
-    fn finish(&self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Option<Py<PyAny>> {
+    fn finish(&self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Next {
         let finish = self.lock().finish.take();
         let Some((slot, mut visit)) = finish else {
             self.lock().ended = Some(ended);
-            return None;
+            return Next::Answered(None);
         };
         match visit.respond(py, ended) {
             Then::Answer(response) => {
+                let task = slot.task(py);
                 slot.fill_soon(py, response);
-                None
+                Next::Answered(task)
             }
             Then::Await(coroutine) => {
                 let mut state = self.lock();
                 state.coroutine = Some(coroutine.clone_ref(py));
                 state.finish = Some((slot, visit));
-                Some(coroutine)
+                Next::Await(coroutine)
             }
         }
     }
 
     /// The coroutine went on: hands what it yielded to the task, or its end to the response.
-    fn advanced<'py>(&self, py: Python<'py>, mut sent: Sent<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn advanced<'py>(slf: &Bound<'py, Self>, mut sent: Sent<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, this) = (slf.py(), slf.get());
         loop {
             let ended = match sent {
                 Sent::Yielded(yielded) => return Ok(Some(yielded)),
@@ -250,7 +274,7 @@ impl Trampoline {
                 Sent::Raised(error) => Err(error),
             };
             fork::end_child();
-            let last = self.lock().coroutine.take();
+            let last = this.lock().coroutine.take();
             drop(last);
             // What asyncio itself must see goes on to the task: cancellation, and what ends the loop.
             let passed_on = match &ended {
@@ -260,17 +284,27 @@ impl Trampoline {
             if let Some(error) = passed_on {
                 if ends_loop(py, &error) {
                     // Its slot answers when it is dropped.
-                    let finish = self.lock().finish.take();
+                    let finish = this.lock().finish.take();
                     drop(finish);
                 } else {
-                    self.finish(py, ended);
+                    this.finish(py, ended);
                 }
                 return Err(error);
             }
-            match self.finish(py, ended) {
-                Some(coroutine) => sent = send(coroutine.bind(py)),
-                None => return Ok(None),
+            match this.finish(py, ended) {
+                Next::Await(coroutine) => sent = send(coroutine.bind(py)),
+                Next::Answered(task) => return Ok(task.and_then(|task| Self::park(slf, task))),
             }
         }
+    }
+
+    /// What the task is to wait for now that its handler has ended; none if it ends too.
+    fn park<'py>(slf: &Bound<'py, Self>, task: Py<PyAny>) -> Option<Bound<'py, PyAny>> {
+        let event_loop = {
+            let state = slf.get().lock();
+            state.event_loop.as_ref()?.get().ok()?.upgrade()?
+        };
+        let parked = event_loop.park(slf.py(), task, slf.clone().unbind())?;
+        Some(parked.into_bound(slf.py()).into_any())
     }
 }

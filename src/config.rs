@@ -11,18 +11,27 @@ pub struct Config {
     pub max_target_bytes: usize,
     /// Largest field section (request line included) in bytes; larger is 431. 64 KiB.
     pub max_head_bytes: usize,
+    /// Longest field line in bytes, name and value; longer is 431. 16 KiB, as AWS's load balancers: browsers send
+    /// cookies of 4 KiB, and single sign-on sends tokens of 12.
+    pub max_field_bytes: usize,
     /// Most field lines in a request; more is 431. 100: browsers send 15 to 30, and hyper keeps 100 on the stack.
     pub max_fields: usize,
     /// Largest request body in bytes a handler may be given; larger is 413. 16 MiB.
     pub max_body_bytes: u64,
-    /// Longest wait for a complete request head, from accept or from the end of the previous response. 10 s. Later is a
-    /// close, with a 408 before it if a part of the head has come. As long may unread content take to be discarded.
-    pub head_timeout: Duration,
     /// Longest wait for the first byte of a request, from accept or from the end of the previous response; later is a
     /// close. 75 s, as nginx: longer than proxies keep idle connections (60 s at nginx and AWS), so that theirs never meet
-    /// one that is about to close.
+    /// one that is about to close. The first request has `head_timeout` at least.
     pub keep_alive_timeout: Duration,
-    /// Longest wait for a client to take any byte of a response, while there is something to send; later is a close. 30 s.
+    /// Longest wait for the rest of a request head, from its first byte; later is a 408. 10 s: it is one packet or a few.
+    /// As long may a handshake take, and unread content to be discarded.
+    pub head_timeout: Duration,
+    /// Least rate of arriving content in bytes per second, while somebody waits for it; slower is a 408. 240, as Kestrel:
+    /// what a modem of 2400 bit/s did. 0 is no limit.
+    pub body_min_rate: u64,
+    /// Over how long that rate is measured. 10 s: a phone that changes cells is silent for some.
+    pub body_timeout: Duration,
+    /// Longest wait for a client to take any byte of a response, while there is something to send; later is a close. 30 s:
+    /// any that lives has taken one by then, while TCP by itself would wait for the dead for a quarter of an hour.
     pub write_timeout: Duration,
     /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
     pub grace: Duration,
@@ -53,10 +62,13 @@ impl Default for Config {
         Self {
             max_target_bytes: 8 * 1024,
             max_head_bytes: 64 * 1024,
+            max_field_bytes: 16 * 1024,
             max_fields: 100,
             max_body_bytes: 16 * 1024 * 1024,
-            head_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            body_min_rate: 240,
+            body_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(30),
             backlog: 2048,

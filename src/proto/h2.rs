@@ -288,8 +288,9 @@ impl Serving {
                 let body = if incoming.is_end_stream() {
                     Body::Empty
                 } else {
-                    let awaits_continue = head.headers.contains_key(header::EXPECT).then(|| side.clone());
-                    Body::stream(Content::new(incoming, declared_length(&head.headers), awaits_continue))
+                    let awaits_continue = head.headers.contains_key(header::EXPECT);
+                    let declared = declared_length(&head.headers);
+                    Body::stream(Content::new(incoming, declared, awaits_continue, side.clone(), &site.config))
                 };
                 let features = if has_pushes { site.features.with(Feature::Push) } else { site.features };
                 let exchange = Exchange::carried(features, side.clone());

@@ -16,8 +16,8 @@ use httpy::{Body, Config, Error, Reply, Request, Response};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, H2Client, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, SETTINGS,
-    Served, WHOLE, WINDOW_UPDATE, encode, ok, request, run, serve, serve_with,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, SETTINGS, Served, WHOLE,
+    WINDOW_UPDATE, encode, ok, request, run, serve, serve_with,
 };
 
 fn hello(_: Request) -> Reply {

@@ -177,11 +177,31 @@ fn more_fields_than_the_limit_are_431() {
     });
 }
 
+/// RFC 6585 §5.
+#[test]
+fn a_field_longer_than_the_limit_is_431() {
+    run(async || {
+        let mut config = Config::default();
+        config.max_field_bytes = 1000;
+        let served = serve_with(config, hello);
+        let mut client = served.connect_h2(&[]).await;
+        for (stream, length, status) in [(1, 1000, "200"), (3, 1001, "431")] {
+            let value = "y".repeat(length - 1);
+
+            client.headers(WHOLE, stream, &with(&[("x", &value)])).await;
+
+            assert_eq!(client.answer(stream).await.0, status);
+        }
+    });
+}
+
 /// RFC 9113 §6.5.2 counts 32 bytes for each field. h2 refuses at the limit, not past it.
 #[test]
 fn a_head_as_large_as_the_limit_is_431() {
     run(async || {
-        let served = serve(hello);
+        let mut config = Config::default();
+        config.max_field_bytes = 100_000;
+        let served = serve_with(config, hello);
         let mut client = served.connect_h2(&[]).await;
         let size =
             |fields: &[(&str, &str)]| fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>();

@@ -90,6 +90,86 @@ fn a_head_that_does_not_end_is_the_end_of_the_connection() {
     });
 }
 
+/// RFC 9110 §15.5.9. The limit is 2400 bytes in 10 s, in which 11 pieces come.
+#[test]
+fn content_that_comes_too_slowly_is_408() {
+    run(async || {
+        for (bytes, status) in [(219, "200"), (218, "408")] {
+            let served = serve(|request: Request| {
+                Reply::later(async move {
+                    match request.into_parts().body.collect(100_000).await {
+                        Ok((content, _)) => ok(content.len().to_string()),
+                        Err(error) => ok(error.to_string()),
+                    }
+                })
+            });
+            let mut client = served.connect_h2(&[]).await;
+            client.headers(END_HEADERS, 1, &request("POST", "/")).await;
+            let start = Instant::now();
+
+            for _ in 0..20 {
+                client.frame(DATA, 0, 1, &vec![b'x'; bytes]).await;
+                sleep(Duration::from_secs(1)).await;
+            }
+            client.frame(DATA, END_STREAM, 1, b"").await;
+
+            let answer = client.answer(1).await;
+            assert_eq!(answer.0, status);
+            assert_eq!(start.elapsed().as_secs(), 20);
+        }
+    });
+}
+
+#[test]
+fn content_that_does_not_come_is_408_after_the_limit() {
+    run(async || {
+        let (dropped, is_dropped) = drops();
+        let dropped = once(dropped);
+        let served = serve(move |request: Request| {
+            if request.path() == "/" {
+                return ok("fine").into();
+            }
+            let dropped: Drops = dropped();
+            Reply::later(async move {
+                let _dropped = dropped;
+                let error = request.into_parts().body.collect(100_000).await.expect_err("late");
+                ok(error.to_string())
+            })
+        });
+        let mut client = served.connect_h2(&[]).await;
+        client.headers(END_HEADERS, 1, &request("POST", "/slow")).await;
+        let start = Instant::now();
+
+        assert_eq!(client.next().await, "HEADERS 1 END_STREAM: :status=408 content-length=0");
+        assert_eq!(client.next().await, "RST_STREAM 1 NO_ERROR");
+        assert_eq!(start.elapsed().as_secs(), 10);
+        is_dropped.await.expect("dropped");
+        client.get(3, "/").await;
+
+        assert_eq!(client.answer(3).await.1, "fine");
+    });
+}
+
+/// How long a handler takes is not the client's fault.
+#[test]
+fn time_in_which_nobody_waits_for_content_does_not_count() {
+    run(async || {
+        let served = serve(|request: Request| {
+            Reply::later(async move {
+                sleep(Duration::from_secs(60)).await;
+                let (content, _) = request.into_parts().body.collect(1000).await.expect("content");
+                ok(content.len().to_string())
+            })
+        });
+        let mut client = served.connect_h2(&[]).await;
+        client.headers(END_HEADERS, 1, &request("POST", "/")).await;
+        sleep(Duration::from_secs(20)).await;
+        client.frame(DATA, END_STREAM, 1, b"x").await;
+
+        while client.next().await != "DATA 1 END_STREAM: 1" {}
+    });
+}
+
 /// RFC 9113 §6.7: a peer that is gone without a word is found out, while somebody works for it.
 #[test]
 fn a_silent_client_is_asked_for_a_sign_of_life() {
@@ -124,22 +204,21 @@ fn a_silent_client_is_asked_for_a_sign_of_life() {
 #[test]
 fn a_client_that_sends_something_is_not_asked() {
     run(async || {
-        let served = serve(|request: Request| {
-            Reply::later(async move {
-                let (content, _) = request.into_parts().body.collect(1000).await.expect("content");
-                ok(content.len().to_string())
+        let served = serve(|_: Request| {
+            Reply::later(async {
+                sleep(Duration::from_secs(100)).await;
+                ok("done")
             })
         });
         let mut client = served.connect_h2(&[]).await;
-        client.headers(END_HEADERS, 1, &request("POST", "/")).await;
+        client.get(1, "/").await;
 
         for _ in 0..4 {
-            sleep(Duration::from_secs(9)).await;
-            client.frame(DATA, 0, 1, b"x").await;
+            sleep(Duration::from_secs(24)).await;
+            client.window_update(0, 1).await;
         }
-        client.frame(DATA, END_STREAM, 1, b"").await;
 
-        assert_eq!(client.answer(1).await.1, "4");
+        assert_eq!(client.answer(1).await.1, "done");
     });
 }
 

@@ -27,6 +27,7 @@ use Refusal::{Answer, Malformed};
 /// Makes heads what they are above. Remembers the last authority: the next one is nearly always the same.
 pub(super) struct Heads {
     max_target_bytes: usize,
+    max_field_bytes: usize,
     max_fields: usize,
     host: HeaderValue,
 }
@@ -35,6 +36,7 @@ impl Heads {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             max_target_bytes: config.max_target_bytes,
+            max_field_bytes: config.max_field_bytes,
             max_fields: config.max_fields,
             host: HeaderValue::from_static(""),
         }
@@ -53,10 +55,7 @@ impl Heads {
         }
         self.conform_authority(head)?;
         self.conform_target(head)?;
-        conform_fields(&mut head.headers)?;
-        if head.headers.len() > self.max_fields {
-            return Err(Answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields (max_fields)"));
-        }
+        self.conform_fields(&mut head.headers)?;
         if head
             .headers
             .get(header::EXPECT)
@@ -110,25 +109,35 @@ impl Heads {
             let says = "the request target is too long (max_target_bytes)";
             return Err(Answer(StatusCode::URI_TOO_LONG, says));
         }
-        if !text.starts_with('/') && !(text == "*" && head.method == Method::OPTIONS) {
+        let has_form = text.starts_with('/') || (text == "*" && head.method == Method::OPTIONS);
+        if !has_form {
             let says = "the path has no form this method takes (RFC 9113 section 8.3.1)";
             return Err(Answer(StatusCode::BAD_REQUEST, says));
         }
         head.uri = Uri::from(target);
         Ok(())
     }
-}
 
-fn conform_fields(headers: &mut HeaderMap) -> Result<(), Refusal> {
-    // RFC 9113 §8.2.1: malformed. Who trims it reads another value than who does not.
-    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    if headers.values().any(|value| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())) {
-        return Err(Malformed("white space around a field value"));
+    fn conform_fields(&self, headers: &mut HeaderMap) -> Result<(), Refusal> {
+        const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+            join_cookies(headers);
+        }
+        if headers.len() > self.max_fields {
+            return Err(Answer(TOO_LARGE, "there are too many fields (max_fields)"));
+        }
+        for (name, value) in headers.iter() {
+            let (name, value) = (name.as_str(), value.as_bytes());
+            // RFC 9113 §8.2.1: malformed. Who trims it reads another value than who does not.
+            if matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
+                return Err(Malformed("white space around a field value"));
+            }
+            if name.len() + value.len() > self.max_field_bytes {
+                return Err(Answer(TOO_LARGE, "a field line is too long (max_field_bytes)"));
+            }
+        }
+        Ok(())
     }
-    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
-        join_cookies(headers);
-    }
-    Ok(())
 }
 
 /// RFC 9113 §8.2.3: clients split the field so that it compresses better.

@@ -15,13 +15,16 @@ use h2::{
     server::{SendPushedResponse, SendResponse},
 };
 use http::{
-    HeaderMap, Method, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
     uri::{Authority, Scheme},
 };
 use std::task::{Context, Poll};
 
 use super::head::is_connection_specific;
-use crate::message::{Carrier, Promise};
+use crate::{
+    message::{Carrier, Promise},
+    proto::date,
+};
 
 /// 100 pushes at a time on one connection, where the client names no number. As many as it may ask for itself.
 const MAX_PUSHES: usize = 100;
@@ -138,6 +141,23 @@ impl Side {
         self.inform(StatusCode::CONTINUE, HeaderMap::new());
     }
 
+    /// RFC 9110 §15.5.9: the content did not come in time. If the response has begun there is only the reset.
+    pub(super) fn refuse_late(&self) {
+        match std::mem::replace(&mut *lock(&self.respond), Respond::After) {
+            Respond::Before(mut respond) => {
+                let mut head = Response::new(());
+                *head.status_mut() = StatusCode::REQUEST_TIMEOUT;
+                head.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+                head.headers_mut().insert(header::DATE, date::now());
+                if let Err(error) = respond.send_response(head, true) {
+                    tracing::debug!(%error, "408 not sent");
+                }
+            }
+            Respond::During(mut respond) => respond.send_reset(Reason::CANCEL),
+            Respond::After => {}
+        }
+    }
+
     /// The response has ended. Who still holds the request can't hold the stream.
     pub(super) fn end(&self) {
         let respond = std::mem::replace(&mut *lock(&self.respond), Respond::After);
@@ -163,7 +183,7 @@ impl Carrier for Side {
         let Some((scheme, authority)) = &self.origin else { return false };
         remove_connection_specific(&mut promise.headers);
         // RFC 9113 §8.4.1: a promised request has no content, and no field that says so.
-        for name in [http::header::CONTENT_LENGTH, http::header::EXPECT, http::header::HOST, http::header::TE] {
+        for name in [header::CONTENT_LENGTH, header::EXPECT, header::HOST, header::TE] {
             promise.headers.remove(name);
         }
         let Some(place) = self.link.enter() else { return false };

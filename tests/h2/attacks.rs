@@ -443,7 +443,8 @@ fn pings_are_answered() {
 #[test]
 fn frames_of_a_wrong_length_are_connection_errors() {
     run(async || {
-        let cases: [(&str, u8, u8, u32, &[u8], &str); 8] = [
+        type Case<'a> = (&'a str, u8, u8, u32, &'a [u8], &'a str);
+        let cases: [Case<'_>; 8] = [
             ("PING", PING, 0, 0, b"1234567", "FRAME_SIZE_ERROR"),
             ("SETTINGS", SETTINGS, 0, 0, b"12345", "FRAME_SIZE_ERROR"),
             ("SETTINGS ACK", SETTINGS, 1, 0, b"123456", "FRAME_SIZE_ERROR"),

@@ -61,6 +61,9 @@ use crate::{
 /// 64. After so many requests other connections get their turn.
 const MAX_REQUESTS_AT_A_TIME: usize = 64;
 
+/// 16 times what is gathered, 1 MiB. After so much content other connections get their turn.
+const MAX_SENT_AT_A_TIME: u32 = 16;
+
 /// What every request can do. Pushes are for the client to allow.
 const FEATURES: Features = Features::NONE
     .with(Feature::Multiplexing)
@@ -195,15 +198,15 @@ impl Serving {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.wire.begin();
         self.site.link.waker.register(cx.waker());
+        let mut sent = 0;
         loop {
             if let Poll::Ready(result) = self.poll_requests(cx) {
                 return Poll::Ready(End::Closed(result));
             }
-            if let Some(offence) = self.wire.take_offence() {
+            if let Some(offence) = self.wire.take_offence().or_else(|| self.take_news()) {
                 self.send_away(offence);
                 continue;
             }
-            self.take_news();
             self.site.turns.begin_round(self.wire.room(), self.wire.window());
             if self.poll_streams(cx) {
                 // h2 may have something to do now.
@@ -213,7 +216,11 @@ impl Serving {
             match self.wire.poll_send(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
                 // h2, or a turn, waited for room.
-                Poll::Ready(Ok(())) if was_full => continue,
+                Poll::Ready(Ok(())) if was_full && sent < MAX_SENT_AT_A_TIME => {
+                    sent += 1;
+                    continue;
+                }
+                Poll::Ready(Ok(())) if was_full => cx.waker().wake_by_ref(),
                 _ => {}
             }
             if let Poll::Ready(late) = self.patience.poll(self.waiting(), cx) {
@@ -347,7 +354,7 @@ impl Serving {
     }
 
     /// Takes over what the client has said in frames that h2 does not hand on.
-    fn take_news(&mut self) {
+    fn take_news(&mut self) -> Option<Offence> {
         if let Some(pushes) = self.wire.pushes() {
             self.site.link.allow_pushes(if pushes.is_enabled { pushes.max_streams } else { 0 });
         }
@@ -355,17 +362,15 @@ impl Serving {
             let is_early = stream % 2 == 1 && stream > self.last;
             if is_early {
                 let streams = self.streams.len() + self.site.turns.early_updates(self.last, stream);
-                // RFC 9218 §7.1: those that are open and those to come are no more than may be open.
                 if streams >= self.site.config.h2_max_concurrent_streams as usize {
-                    tracing::debug!(kind = "limit", "priorities of more streams than there may be");
-                    self.h2.abrupt_shutdown(Reason::PROTOCOL_ERROR);
-                    return;
+                    return Some(Offence::PriorityStreams);
                 }
             }
             if is_early || self.streams.iter().any(|answering| answering.stream() == stream) {
                 self.site.turns.update(stream, said);
             }
         }
+        None
     }
 
     /// Ends a connection whose client does what it must not.
@@ -373,7 +378,7 @@ impl Serving {
         tracing::info!(kind = "limit", ?offence, "connection closed");
         self.h2.abrupt_shutdown(match offence {
             Offence::IdleFrames | Offence::Resets => Reason::ENHANCE_YOUR_CALM,
-            Offence::PriorityTarget => Reason::PROTOCOL_ERROR,
+            Offence::PriorityTarget | Offence::PriorityStreams => Reason::PROTOCOL_ERROR,
             Offence::FrameLength => Reason::FRAME_SIZE_ERROR,
             Offence::WindowSize => Reason::FLOW_CONTROL_ERROR,
         });
@@ -381,7 +386,7 @@ impl Serving {
 
     /// What there is to wait for.
     fn waiting(&self) -> Waiting {
-        let (read_bytes, written_bytes) = self.wire.moved_bytes();
+        let (read_bytes, taken_bytes) = self.wire.moved_bytes();
         let (is_within_head, heads) = self.wire.head();
         let has_own_streams = !self.streams.is_empty();
         // Streams that are only h2's are those whose last bytes the client does not take.
@@ -390,7 +395,7 @@ impl Serving {
         Waiting {
             request: (!has_streams).then_some(self.requests),
             head: is_within_head.then_some(heads),
-            reader: has_to_send.then_some(written_bytes),
+            reader: has_to_send.then_some(taken_bytes),
             life: has_streams.then_some(read_bytes),
             parting: (self.is_finishing && !has_streams).then_some(0),
         }

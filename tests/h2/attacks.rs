@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use httpy::{Body, Config, Error, Reply, Request, Response};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, SETTINGS, Served, WHOLE,
@@ -304,6 +304,10 @@ fn content_that_the_client_does_not_take_is_given_up() {
 
         client.get(7, "/small").await;
         client.next().await;
+        // Signs of life don't help.
+        sleep(Duration::from_secs(20)).await;
+        client.frame(PING, 0, 0, b"12345678").await;
+        client.next().await;
 
         assert_eq!([client.next().await, client.next().await], ["GOAWAY 7 ENHANCE_YOUR_CALM", "END"]);
         assert_eq!(start.elapsed().as_secs(), 60);
@@ -376,7 +380,7 @@ fn a_client_that_does_not_read_makes_nothing_pile_up() {
         }
         let start = Instant::now();
 
-        tokio::time::sleep(Duration::from_secs(29)).await;
+        sleep(Duration::from_secs(29)).await;
         let made_by_then = made.load(Ordering::Relaxed);
         assert!(made_by_then <= 100 * PIECE + 300_000, "{made_by_then} bytes");
         assert_serves_others(&served).await;
@@ -398,7 +402,7 @@ fn a_client_that_never_reads_is_closed() {
         let served = serve(move |_: Request| Response::new(Body::stream(Endless(counted.clone()))).into());
         let mut client = served.connect_h2(&[(INITIAL_WINDOW_SIZE, 0x7fff_ffff)]).await;
         client.get(1, "/endless").await;
-        tokio::time::sleep(Duration::from_secs(31)).await;
+        sleep(Duration::from_secs(31)).await;
         let made_by_then = made.load(Ordering::Relaxed);
 
         while client.read().await.is_some() {}

@@ -352,6 +352,12 @@ fn updates_for_more_streams_than_there_may_be_are_a_connection_error() {
         update(&mut client, 11, "u=1").await;
 
         assert_eq!(client.rest().await, ["GOAWAY 3 PROTOCOL_ERROR"]);
+
+        let mut client = served.connect_h2(&[]).await;
+        for stream in [1, 3, 5, 7, 9, 11] {
+            update(&mut client, stream, "u=1").await;
+        }
+        assert_eq!(client.rest().await, ["GOAWAY 0 PROTOCOL_ERROR"]);
     });
 }
 

@@ -56,6 +56,8 @@ pub(super) enum Offence {
     Resets,
     /// RFC 9218 §7.1: a PRIORITY_UPDATE on a stream, or for stream 0.
     PriorityTarget,
+    /// RFC 9218 §7.1: priorities for more streams than may be open.
+    PriorityStreams,
     /// RFC 9113 §4.2: a frame of a length that its type does not have.
     FrameLength,
     /// RFC 9113 §6.5.2: a window larger than there are.

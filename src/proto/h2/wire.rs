@@ -132,10 +132,12 @@ impl Wire {
         self.0.borrow_mut().incoming.take_priorities()
     }
 
-    /// How many bytes were read, and how many written, since the start.
+    /// How many bytes have come since the start, and how many the client has taken: of everything if the stream is blocked,
+    /// else of content, which is what it may hold up.
     pub(super) fn moved_bytes(&self) -> (u64, u64) {
         let state = self.0.borrow();
-        (state.read_bytes, state.written_bytes)
+        let content_bytes = u64::try_from(state.outgoing.content_bytes()).unwrap_or_default();
+        (state.read_bytes, if state.is_blocked { state.written_bytes } else { content_bytes })
     }
 
     /// Whether the client has closed its side.

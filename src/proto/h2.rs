@@ -21,7 +21,6 @@ mod wire;
 use std::{
     io,
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -135,8 +134,6 @@ struct Serving {
     site: Site,
     patience: Patience,
     pings: Option<PingPong>,
-    /// Held once more by every stream that is not done.
-    open: Rc<()>,
     /// How many requests have come.
     requests: u64,
     /// The last stream that the client has opened.
@@ -182,7 +179,6 @@ impl Serving {
             site,
             patience: Patience::new(config),
             pings: None,
-            open: Rc::new(()),
             requests: 0,
             last: 0,
             is_finishing: false,
@@ -286,13 +282,14 @@ impl Serving {
         let asked = Asked {
             stream,
             is_head: head.method == Method::HEAD,
+            has_content: !incoming.is_end_stream(),
             takes_trailers: accepts_trailers(&head.headers),
             write_timeout: site.config.write_timeout,
         };
         let asked_priority = Said::in_fields(&head.headers);
         let reply = match site.heads.conform(&mut head) {
             Ok(()) => {
-                let body = if incoming.is_end_stream() {
+                let body = if !asked.has_content {
                     Body::Empty
                 } else {
                     let awaits_continue = head.headers.contains_key(header::EXPECT);
@@ -311,11 +308,12 @@ impl Serving {
             }
             Err(Refusal::Answer(status, why)) => {
                 tracing::debug!(%status, why, "request refused");
+                side.leave(incoming);
                 Guarded::new(text(status, why).into())
             }
         };
         let ticket = site.turns.ticket(stream, asked_priority);
-        self.run(Answering::new(asked, Channel::Asked(side), ticket, reply, self.open.clone()), cx);
+        self.run(Answering::new(asked, Channel::Asked(side), ticket, reply), cx);
     }
 
     /// Answers a request that was promised.
@@ -325,6 +323,7 @@ impl Serving {
         let asked = Asked {
             stream,
             is_head: promise.is_head,
+            has_content: false,
             takes_trailers: false,
             write_timeout: self.site.config.write_timeout,
         };
@@ -340,10 +339,7 @@ impl Serving {
         let request = site.request(method, Uri::from(promise.target), headers, Body::Empty, exchange);
         let reply = site.stack.answer(request);
         let ticket = site.turns.ticket(stream, asked_priority);
-        self.run(
-            Answering::new(asked, Channel::Pushed { respond, _place: place }, ticket, reply, self.open.clone()),
-            cx,
-        );
+        self.run(Answering::new(asked, Channel::Pushed { respond, _place: place }, ticket, reply), cx);
     }
 
     /// Runs a stream at once, and keeps it if it has to wait.

@@ -1,9 +1,14 @@
 //! Content both ways, and who waits for whom (RFC 9113 §5.2).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use httpy::{Body, Config, Reply, Request, Response};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use crate::support::{
     DATA, END_HEADERS, END_STREAM, H2Client, HEADERS, INITIAL_WINDOW_SIZE, PADDED, WHOLE, describe, encode, frames, ok,
@@ -187,17 +192,29 @@ fn content_that_nobody_reads_leaves_room_for_others() {
     });
 }
 
-/// RFC 9113 §8.1: the response is whole, and the client need not send the rest.
+/// RFC 9113 §8.1: the response is whole, and the client need not send the rest. It is told so after a while: some clients
+/// send everything before they look, and some forget the response when they are reset.
 #[test]
-fn the_client_is_told_that_the_rest_of_its_content_is_not_wanted() {
+fn content_that_is_not_wanted_is_taken_for_a_while() {
     run(async || {
         let served = serve(|_: Request| ok("enough").into());
         let mut client = served.connect_h2(&[]).await;
+        let start = Instant::now();
 
         client.headers(END_HEADERS, 1, &request("POST", "/")).await;
-
         assert_eq!(client.answer(1).await.1, "enough");
-        assert_eq!(client.next().await, "RST_STREAM 1 NO_ERROR");
+        let mut sent = 0;
+        for _ in 0..5 {
+            for _ in 0..8 {
+                client.frame(DATA, 0, 1, &[b'x'; 16_384]).await;
+                sent += 16_384;
+            }
+            sleep(Duration::from_millis(999)).await;
+        }
+        assert!(sent > 262_144, "more than the window");
+        while client.next().await != "RST_STREAM 1 NO_ERROR" {}
+        assert_eq!(start.elapsed().as_secs(), 5);
+
         // What is on its way already is no offence, and is given back to the connection's window.
         for _ in 0..100 {
             client.frame(DATA, 0, 1, &[b'x'; 16_384]).await;
@@ -205,6 +222,55 @@ fn the_client_is_told_that_the_rest_of_its_content_is_not_wanted() {
         client.get(3, "/").await;
         let rest = client.all().await;
         assert_eq!(rest.last().map(String::as_str), Some("DATA 3 END_STREAM: enough"), "{rest:?}");
+    });
+}
+
+/// A client that sends all of its content first needs no reset at all.
+#[test]
+fn content_that_is_not_wanted_may_end() {
+    run(async || {
+        for path in ["/", "/refused"] {
+            let served = serve(|_: Request| ok("enough").into());
+            let mut client = served.connect_h2(&[]).await;
+            let mut fields = request("POST", path);
+            fields.push(("expect", if path == "/" { "100-continue" } else { "tea" }));
+
+            client.headers(END_HEADERS, 1, &fields).await;
+            client.answer(1).await;
+            client.frame(DATA, 0, 1, b"abc").await;
+            client.headers(WHOLE, 1, &[("x", "y")]).await;
+            client.get(3, "/").await;
+
+            assert_eq!(client.answer(3).await.1, "enough");
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(client.all().await, [""; 0]);
+        }
+    });
+}
+
+/// A handler that has let go of content and still works holds up nobody's content.
+#[test]
+fn content_that_is_not_wanted_is_taken_while_the_handler_works() {
+    run(async || {
+        let served = serve(|request: Request| match request.path() {
+            "/" => describe(request),
+            _ => {
+                drop(request);
+                Reply::later(std::future::pending())
+            }
+        });
+        let mut client = served.connect_h2(&[]).await;
+        for stream in [1, 3, 5, 7] {
+            client.headers(END_HEADERS, stream, &request("POST", "/busy")).await;
+            for _ in 0..16 {
+                client.frame(DATA, 0, stream, &[b'x'; 16_384]).await;
+            }
+        }
+
+        client.headers(END_HEADERS, 9, &request("POST", "/")).await;
+        client.frame(DATA, END_STREAM, 9, b"abc").await;
+
+        while client.next().await != "DATA 9 END_STREAM: POST / host=a content=abc" {}
     });
 }
 

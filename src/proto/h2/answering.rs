@@ -1,8 +1,10 @@
 //! Walk 10/10, for HTTP/2: one stream, from the reply to the last frame of the response.
 //!
 //! ```text
-//! Replying ──► Sending ──► done
-//!     └───────────────────▲   (no content, or little; the client gave up)
+//! Replying ──► Sending ──► Sent ──► Done
+//!     └───────────────────▲  ▲│     ▲      (no content, or little)
+//!     └──────────────────────┼┘     │
+//!     └──────────────────────┴──────┘      (the client gave up)
 //! ```
 //!
 //! Dropping it resets the stream and drops the reply, which cancels the handler.
@@ -11,7 +13,6 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -31,7 +32,7 @@ use crate::{
     error::Error,
     handler::Guarded,
     message::{Body, Response, text},
-    proto::{date, priority::Said},
+    proto::{date, linger::LINGER, priority::Said},
 };
 
 /// One stream of a connection.
@@ -41,11 +42,11 @@ pub(super) struct Answering {
     state: State,
     ticket: Ticket,
     is_head: bool,
+    /// Whether the request came with content.
+    has_content: bool,
     /// Whether the client takes a trailer section.
     takes_trailers: bool,
     write_timeout: Duration,
-    /// Held by every stream that is not done.
-    _open: Rc<()>,
 }
 
 /// Where the response goes.
@@ -59,6 +60,8 @@ pub(super) enum Channel {
 enum State {
     Replying(Guarded),
     Sending(Box<Sending>),
+    /// Everything was handed to h2, and content may still come that nobody reads.
+    Sent(Option<Pin<Box<Sleep>>>),
     Done,
 }
 
@@ -66,15 +69,16 @@ enum State {
 pub(super) struct Asked {
     pub(super) stream: u32,
     pub(super) is_head: bool,
+    pub(super) has_content: bool,
     pub(super) takes_trailers: bool,
     pub(super) write_timeout: Duration,
 }
 
 impl Answering {
-    pub(super) fn new(asked: Asked, channel: Channel, ticket: Ticket, reply: Guarded, open: Rc<()>) -> Self {
-        let Asked { stream, is_head, takes_trailers, write_timeout } = asked;
+    pub(super) fn new(asked: Asked, channel: Channel, ticket: Ticket, reply: Guarded) -> Self {
+        let Asked { stream, is_head, has_content, takes_trailers, write_timeout } = asked;
         let state = State::Replying(reply);
-        Self { stream, channel, state, ticket, is_head, takes_trailers, write_timeout, _open: open }
+        Self { stream, channel, state, ticket, is_head, has_content, takes_trailers, write_timeout }
     }
 
     /// The stream's number.
@@ -98,7 +102,7 @@ impl Answering {
             }
         };
         if is_end {
-            return State::Done;
+            return State::Sent(None);
         }
         let (content, rest) = match body {
             Body::Full(content) => (content, None),
@@ -119,9 +123,18 @@ impl Answering {
             if let Err(error) = sending.stream.send_data(content, true) {
                 tracing::debug!(%error, "content not sent");
             }
-            return State::Done;
+            return State::Sent(None);
         }
         State::Sending(Box::new(sending))
+    }
+
+    /// RFC 9113 §8.1: a client may be asked to stop by a reset without an error, and must not lose the response by that.
+    /// Clients do, if it comes before they have looked at the response. So the rest of the content is taken for a while.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.channel {
+            Channel::Asked(side) if self.has_content => side.poll_discard(cx),
+            _ => Poll::Ready(()),
+        }
     }
 }
 
@@ -130,6 +143,7 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let _ = this.poll_discard(cx);
         loop {
             match &mut this.state {
                 State::Replying(reply) => {
@@ -144,6 +158,14 @@ impl Future for Answering {
                 State::Sending(sending) => {
                     let terms = Terms { takes_trailers: this.takes_trailers, write_timeout: this.write_timeout };
                     ready!(sending.poll(&mut this.ticket, terms, cx));
+                    this.state = State::Sent(None);
+                }
+                State::Sent(_) => {
+                    if this.poll_discard(cx).is_pending()
+                        && let State::Sent(timer) = &mut this.state
+                    {
+                        ready!(timer.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx));
+                    }
                     this.state = State::Done;
                 }
                 State::Done => return Poll::Ready(()),

@@ -25,7 +25,8 @@ use crate::{
 
 /// Request content, as h2 receives it.
 pub(super) struct Content {
-    incoming: RecvStream,
+    /// None once it is left to the task that answers.
+    incoming: Option<RecvStream>,
     /// How much is to come, if the client has said.
     declared: Option<u64>,
     side: Arc<Side>,
@@ -54,11 +55,13 @@ impl Content {
         side: Arc<Side>,
         config: &Config,
     ) -> Self {
+        let incoming = Some(incoming);
         Self { incoming, declared, side, awaits_continue, part: Part::Data, inflow: Inflow::new(config) }
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let polled = self.incoming.poll_data(cx);
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let polled = incoming.poll_data(cx);
         // RFC 9110 §10.1.1: it may be left out once content has come.
         if std::mem::take(&mut self.awaits_continue) && polled.is_pending() {
             self.side.send_continue();
@@ -66,7 +69,7 @@ impl Content {
         match polled {
             Poll::Ready(Some(Ok(data))) => {
                 // It can't be more than was received.
-                let _ = self.incoming.flow_control().release_capacity(data.len());
+                let _ = incoming.flow_control().release_capacity(data.len());
                 self.declared = self.declared.map(|left| left.saturating_sub(data.len() as u64));
                 self.inflow.add(data.len());
                 Poll::Ready(Some(Ok(data)))
@@ -102,7 +105,8 @@ impl HttpBody for Content {
                     None => self.part = Part::Trailers,
                 },
                 Part::Trailers => {
-                    let trailers = ready!(self.incoming.poll_trailers(cx));
+                    let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+                    let trailers = ready!(incoming.poll_trailers(cx));
                     self.part = Part::End;
                     match trailers {
                         Ok(trailers) => return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
@@ -117,7 +121,7 @@ impl HttpBody for Content {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.part == Part::End || self.incoming.is_end_stream()
+        self.part == Part::End || self.incoming.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -125,6 +129,16 @@ impl HttpBody for Content {
             (Part::Data, Some(left)) => SizeHint::with_exact(left),
             (Part::Data, None) => SizeHint::default(),
             _ => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        if self.part != Part::End
+            && let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream())
+        {
+            self.side.leave(incoming);
         }
     }
 }

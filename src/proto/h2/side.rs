@@ -1,24 +1,27 @@
-//! What a response can have beside it: 100 Continue, 103 Early Hints, pushes.
+//! What a response can have beside it: 100 Continue, 103 Early Hints, pushes, and content that nobody reads.
 //!
 //! A handler asks for these from whatever thread it runs on, and h2 takes them there. Only the answer to a promised request
-//! has to come from the connection's own thread, so promises are put into its inbox.
+//! has to come from the connection's own thread, so promises are put into its inbox; and unread content is left to the task
+//! that answers.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::{
-    Reason, SendStream,
+    Reason, RecvStream, SendStream,
     server::{SendPushedResponse, SendResponse},
 };
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
     uri::{Authority, Scheme},
 };
-use std::task::{Context, Poll};
 
 use super::head::is_connection_specific;
 use crate::{
@@ -83,6 +86,9 @@ impl Drop for PushPlace {
 /// The sending side of a stream, shared by the task that answers and the request that is being answered.
 pub(super) struct Side {
     respond: Mutex<Respond>,
+    unwanted: Mutex<Option<RecvStream>>,
+    /// Wakes the task that answers.
+    waker: AtomicWaker,
     link: Arc<Link>,
     /// Scheme and authority of the request, if it may be followed by pushes.
     origin: Option<(Scheme, Authority)>,
@@ -103,7 +109,8 @@ enum Respond {
 
 impl Side {
     pub(super) fn new(respond: SendResponse<Bytes>, link: Arc<Link>, origin: Option<(Scheme, Authority)>) -> Self {
-        Self { respond: Mutex::new(Respond::Before(respond)), link, origin }
+        let respond = Mutex::new(Respond::Before(respond));
+        Self { respond, unwanted: Mutex::default(), waker: AtomicWaker::new(), link, origin }
     }
 
     /// Begins the response.
@@ -158,10 +165,33 @@ impl Side {
         }
     }
 
-    /// The response has ended. Who still holds the request can't hold the stream.
+    /// Leaves content that nobody will read.
+    pub(super) fn leave(&self, content: RecvStream) {
+        *lock(&self.unwanted) = Some(content);
+        self.waker.wake();
+    }
+
+    /// Reads content that nobody will read and throws it away, so that a client that sends all of it before it looks at the
+    /// response gets to see that. Ready: there is none.
+    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        let mut unwanted = lock(&self.unwanted);
+        while let Some(content) = &mut *unwanted {
+            match ready!(content.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    let _ = content.flow_control().release_capacity(data.len());
+                }
+                Some(Err(_)) | None => *unwanted = None,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The stream is done with. Who still holds the request can't hold the stream.
     pub(super) fn end(&self) {
         let respond = std::mem::replace(&mut *lock(&self.respond), Respond::After);
-        drop(respond);
+        let unwanted = lock(&self.unwanted).take();
+        drop((respond, unwanted));
     }
 
     fn inform(&self, status: StatusCode, fields: HeaderMap) -> bool {

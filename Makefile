@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 10
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory conformance fuzz wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, 
 
 memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
 	$(BIN)/python scripts/memory.py $(ARGUMENTS)
+
+conformance: build  ## check HTTP/2 with h2spec (built with go, unless it is there)
+	$(BIN)/python scripts/conformance.py $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)

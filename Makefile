@@ -2,14 +2,19 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN = $(VENV)/bin
+BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Which `test-pythons` is for; those that pyenv has, if none are named.
+PYTHONS ?=
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
+HOSTILE_SECONDS ?= 10
+EXAMPLES ?= 20000
+TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons lint fmt bench bench-python memory conformance fuzz wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile conformance fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,8 +46,14 @@ test-rust:  ## run the Rust tests
 test-python: build  ## run the Python tests
 	$(BIN)/python -m pytest
 
-test-pythons: build  ## run the Python tests on every other Python found (pyenv), with one wheel
-	scripts/test-pythons.sh
+leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
+	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
+
+test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv)
+	BIN=$(BIN) scripts/test-pythons.sh $(PYTHONS)
+
+test-sid: build  ## run the Python tests on the Pythons of Debian unstable (root, debootstrap)
+	scripts/test-sid.sh
 
 lint: build  ## check format, types, stubs and style, warnings are errors
 	cargo fmt --all --check
@@ -52,6 +63,10 @@ lint: build  ## check format, types, stubs and style, warnings are errors
 	$(BIN)/ruff format -q --check python tests_py examples benches scripts
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest httpy._httpy --allowlist tests_py/stubtest-allowlist.txt
+
+cross:  ## check that the code compiles for Windows and macOS
+	rustup target add $(TARGETS)
+	cargo clippy -q --workspace $(addprefix --target ,$(TARGETS)) -- -D warnings
 
 fmt: setup  ## format everything
 	cargo fmt --all
@@ -67,11 +82,17 @@ bench-python: build $(VENV)/.bench-tools  ## compare with Starlette on uvicorn, 
 memory: build  ## measure an idle worker and 10,000 idle connections (Linux)
 	$(BIN)/python scripts/memory.py $(ARGUMENTS)
 
+hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS in each of its modes
+	$(BIN)/python scripts/hostile.py --seconds $(HOSTILE_SECONDS)
+
 conformance: build  ## check HTTP/2 with h2spec (built with go, unless it is there)
 	$(BIN)/python scripts/conformance.py $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
-	scripts/fuzz.sh $(FUZZ_SECONDS)
+	PYTHON=$(PYTHON) scripts/fuzz.sh $(FUZZ_SECONDS)
+
+second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
+	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing
 
 wheel: setup  ## build the abi3 wheel into dist/
 	$(BIN)/maturin build --release -o dist

@@ -3,6 +3,8 @@
 
     .venv/bin/python scripts/memory.py [--connections 10000]
 
+Exits 1 if that is more than HTTPy is to take.
+
 Two figures of the process: `private` is what it alone holds; `PSS` adds its share of the pages that others use too, and
 so depends on what else runs: the interpreter's own 6 MiB of code count in full if no other Python does.
 The kernel's socket buffers belong to neither.
@@ -16,6 +18,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +26,8 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 # What the requirements say, in bytes.
 MAX_IDLE = 16 * 1024 * 1024
 MAX_CONNECTION = 8 * 1024
+# A connection gives up its buffers after a second without a request; this is long enough for all to have done so.
+RESTED = 2.5
 # Descriptors that the server and this script need besides.
 SPARE = 100
 
@@ -38,7 +43,8 @@ def main() -> int:
 
     python = baseline("pass")
     asyncio = baseline("import asyncio")
-    command = [sys.executable, "-m", "httpy", "run", options.app, "--port", "0", "--head-timeout", "300"]
+    limits = ["--keep-alive-timeout", "300", "--max-connections", "0"]
+    command = [sys.executable, "-m", "httpy", "run", options.app, "--port", "0", *limits]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             port = where(server)
@@ -55,15 +61,16 @@ def main() -> int:
             show(f"{count} connections", silent)
             for connection in connections:
                 ask(connection)
-            kept = usage(server.pid)
-            show("each has had a response", kept)
+            answered = usage(server.pid)
+            show("each has had a response", answered)
+            time.sleep(RESTED)
+            rested = usage(server.pid)
+            show("and has rested", rested)
         finally:
             server.terminate()
-    each_silent, each_kept = ((after[0] - idle[0]) / count for after in (silent, kept))
-    print(
-        f"bytes for each connection: {each_silent:.0f} before its first request, {each_kept:.0f} after its response"
-    )
-    is_well = idle[1] <= MAX_IDLE and max(each_silent, each_kept) <= MAX_CONNECTION
+    each_silent, each_rested = ((after[0] - idle[0]) / count for after in (silent, rested))
+    print(f"bytes for each connection: {each_silent:.0f} before its first request, {each_rested:.0f} rested")
+    is_well = idle[1] <= MAX_IDLE and max(each_silent, each_rested) <= MAX_CONNECTION
     print(
         f"targets: idle (PSS) {MAX_IDLE >> 20} MiB, each connection {MAX_CONNECTION} bytes: "
         f"{'met' if is_well else 'NOT met'}"

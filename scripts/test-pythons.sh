@@ -1,19 +1,38 @@
 #!/bin/sh
-# Runs the Python tests but the slow ones with one abi3 wheel on every Python that pyenv has, the newest patch of each
-# minor version.
+# Runs the Python tests but the slow ones on other Pythons: those named, or the newest patch of each minor version that
+# pyenv has. One abi3 wheel is for them all; a free-threaded Python gets one of its own.
 set -eu
 cd "$(dirname "$0")/.."
-wheels=$(mktemp -d)
-trap 'rm -rf "$wheels"' EXIT
-.venv/bin/maturin build -q --release -o "$wheels"
-root=$(pyenv root 2>/dev/null || echo /nowhere)
-for minor in 3.9 3.10 3.12 3.13 3.14; do
-    python=$(ls -d "$root"/versions/$minor.*/bin/python 2>/dev/null | sort -V | tail -1)
-    [ -n "$python" ] || { echo "python $minor: not here"; continue; }
-    "$python" -m venv "$wheels/$minor"
-    "$wheels/$minor/bin/pip" install -q --disable-pip-version-check pytest hypothesis httpx anyio pydantic msgspec "$wheels"/*.whl
-    echo "python $minor:"
-    run="$wheels/$minor/bin/python -m pytest -q -o cache_dir=$wheels/$minor/cache"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if [ $# = 0 ]; then
+    root=$(pyenv root 2>/dev/null || echo /nowhere)
+    for minor in 3.9 3.10 3.12 3.13 3.14 3.14t 3.15; do
+        python=$(ls -d "$root"/versions/$minor.*/bin/python "$root"/versions/"${minor%t}".*t/bin/python 2>/dev/null |
+            if [ "$minor" = "${minor%t}" ]; then grep -v 't/bin/python$'; else grep 't/bin/python$'; fi | sort -V | tail -1)
+        [ -n "$python" ] && set -- "$@" "$python" || echo "python $minor: not here"
+    done
+fi
+for python; do
+    version=$("$python" -c 'import sys, sysconfig
+print("%d.%d%s" % (*sys.version_info[:2], "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED"))))')
+    case $version in
+    *t) wheels=$work/wheels-$version build="-i $python" ;;
+    *) wheels=$work/wheels build="" ;;
+    esac
+    # shellcheck disable=SC2086 # nothing, or two words
+    [ -d "$wheels" ] || "${BIN:-.venv/bin}/maturin" build -q --release -o "$wheels" $build
+    "$python" -m venv "$work/$version"
+    bin=$work/$version/bin
+    [ -d "$bin" ] || bin=$work/$version/Scripts
+    "$bin/python" -m pip install -q --disable-pip-version-check pytest hypothesis httpx anyio "$wheels"/*.whl
+    # What has no wheel for this Python is done without: its tests are skipped.
+    for package in pydantic msgspec; do
+        "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$package" || true
+    done
+    echo "python $version:"
+    run="$bin/python -m pytest -q -o cache_dir=$work/$version/cache"
     # What fails is run once more, alone: some tests measure time, on a machine that others use too.
     $run -m "not slow" || $run --last-failed --last-failed-no-failures none
 done

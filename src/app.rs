@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use crate::{
     config::Config,
-    conn::Listener,
+    conn::{Listener, Siblings},
     handler::{Handler, Middleware, Stack},
     proto::{self, Negotiate, Row},
     server::Server,
@@ -16,12 +16,13 @@ pub struct App {
     middleware: Vec<Arc<dyn Middleware>>,
     rows: Vec<Row>,
     config: Config,
+    siblings: Option<Siblings>,
 }
 
 impl App {
     /// Starts from the handler that answers in the end.
     pub fn new(handler: Arc<dyn Handler>) -> Self {
-        Self { handler, middleware: Vec::new(), rows: proto::table(), config: Config::default() }
+        Self { handler, middleware: Vec::new(), rows: proto::table(), config: Config::default(), siblings: None }
     }
 
     /// Adds a middleware inside those added before.
@@ -38,6 +39,13 @@ impl App {
         self
     }
 
+    /// Shares connections with other processes that accept from the same sockets.
+    #[must_use]
+    pub fn siblings(mut self, siblings: Siblings) -> Self {
+        self.siblings = Some(siblings);
+        self
+    }
+
     /// Adds a protocol, asked before those already in the table.
     #[must_use]
     pub fn protocol(mut self, row: Row) -> Self {
@@ -48,6 +56,6 @@ impl App {
     /// Starts serving on `listeners`. Must be called inside a local runtime.
     pub fn start(self, listeners: Vec<Box<dyn Listener>>) -> Server {
         let stack = Stack::new(self.middleware, self.handler);
-        Server::start(listeners, Rc::new(Negotiate::new(self.rows)), stack, Arc::new(self.config))
+        Server::start(listeners, Rc::new(Negotiate::new(self.rows)), stack, Arc::new(self.config), self.siblings)
     }
 }

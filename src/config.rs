@@ -35,8 +35,34 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Longest a drain waits for running requests. 30 s, Kubernetes' own grace period.
     pub grace: Duration,
+    /// How long an idle connection is kept for another request when the server stops, from the end of its last response. 1 s:
+    /// who asks more often than that gets an answer that says `Connection: close` instead of a connection that is closed
+    /// under the request; and nobody waits for a browser.
+    pub idle_grace: Duration,
+    /// Longest the app's shutdown may take, once requests have ended. 10 s, what `docker stop` gives a whole process.
+    pub shutdown_timeout: Duration,
     /// How many connections the kernel may queue before `accept`. 2048, as nginx and Granian have about it.
     pub backlog: u32,
+    /// Most open connections of one server; 0 is no limit. 10,000: 100 MiB or so if all of them are idle. Fewer where the
+    /// system grants fewer descriptors.
+    pub max_connections: usize,
+    /// Most open connections of one IPv4 address or IPv6 /64; 0 is no limit. 1,000: far above any client, and about what a
+    /// busy proxy keeps, while ten addresses are needed to fill a server. Clients without an address, and those of the machine
+    /// and its own networks, are not counted: see [`Network`](crate::conn::Network).
+    pub max_connections_per_address: usize,
+    /// Longest a connection may take to be set up before its first byte of HTTP (TLS). 10 s: several round trips to the far
+    /// end of the world, with packets lost.
+    pub handshake_timeout: Duration,
+    /// Most requests that are being answered at the same time; 0 is no limit. 1,024: more than a machine can work on, so that
+    /// only those who wait for something else (a database, a timer) come near.
+    pub max_in_flight: usize,
+    /// Most requests that wait for one of these to end; more are 503. 1,024, another round.
+    pub max_queued: usize,
+    /// Longest they wait; longer is 503. 1 s: who comes late through a queue has often been given up on.
+    pub queue_timeout: Duration,
+    /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
+    /// application knows.
+    pub handler_timeout: Option<Duration>,
     /// Most requests that an HTTP/2 client may have under way on one connection; it is told, and more are refused. 100, the
     /// least that RFC 9113 §6.5.2 recommends.
     pub h2_max_concurrent_streams: u32,
@@ -71,7 +97,16 @@ impl Default for Config {
             body_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(30),
+            idle_grace: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(10),
             backlog: 2048,
+            max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            max_in_flight: 1024,
+            max_queued: 1024,
+            queue_timeout: Duration::from_secs(1),
+            handler_timeout: None,
             h2_max_concurrent_streams: 100,
             h2_stream_window_bytes: 256 * 1024,
             h2_connection_window_bytes: 1024 * 1024,
@@ -79,6 +114,39 @@ impl Default for Config {
             h2_max_idle_frames: 1000,
             h2_ping_interval: Some(Duration::from_secs(30)),
             h2_ping_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// How worker processes are looked after. What looks after them is no part of this package; their defaults are, as all.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Supervision {
+    /// How many workers. 1.
+    pub workers: u32,
+    /// How long a worker's loop may be stuck before the worker is killed and replaced; zero is for ever. 30 s, as gunicorn.
+    pub worker_timeout: Duration,
+    /// After how many requests a worker is replaced; zero is never. Never: it is a remedy for leaks, not a habit.
+    pub max_requests: u64,
+    /// With how much resident memory, in bytes, a worker is replaced; zero is with any. With any, for the same reason.
+    pub max_rss: u64,
+    /// By how much of themselves the two limits above are raised at most, drawn anew for each worker, so that workers that
+    /// started together are not replaced together. 0.1.
+    pub recycle_jitter: f64,
+    /// Whether every worker has a listening socket of its own (`SO_REUSEPORT`), so that the system spreads connections over
+    /// workers. No: those that wait for a worker that is busy are then not taken by one that is free.
+    pub reuse_port: bool,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            worker_timeout: Duration::from_secs(30),
+            max_requests: 0,
+            max_rss: 0,
+            recycle_jitter: 0.1,
+            reuse_port: false,
         }
     }
 }

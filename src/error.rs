@@ -1,6 +1,6 @@
 //! The one error of the core, sorted by who can fix it.
 
-use std::{borrow::Cow, error::Error as StdError, fmt};
+use std::{any::Any, borrow::Cow, error::Error as StdError, fmt};
 
 /// Who can fix an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,12 @@ impl StdError for Error {
     }
 }
 
+/// What a caught panic says, for the log.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +75,17 @@ mod tests {
         assert_eq!(error.to_string(), "port 80 can't be bound");
         assert_eq!(error.source().map(ToString::to_string), Some("denied".to_owned()));
         assert_eq!(error.kind(), Kind::Start);
+    }
+
+    #[test]
+    fn reads_the_message_of_a_panic() {
+        let message = |panic: fn()| {
+            let panic = std::panic::catch_unwind(panic).expect_err("a panic");
+            panic_message(&*panic).to_owned()
+        };
+
+        assert_eq!(message(|| panic!("plain")), "plain");
+        assert_eq!(message(|| panic!("with {}", 1)), "with 1");
+        assert_eq!(message(|| std::panic::panic_any(1)), "no message");
     }
 }

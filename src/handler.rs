@@ -5,6 +5,7 @@
 //! Nothing here fails: a failure is a response.
 
 use std::{
+    any::Any,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -12,9 +13,14 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::StatusCode;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::message::{Request, Response, text};
+use crate::{
+    error::{Error, Kind, panic_message},
+    message::{Body, Request, Response, text},
+};
 
 /// Answers requests.
 pub trait Handler: Send + Sync {
@@ -97,7 +103,7 @@ impl Stack {
     /// and with it other requests on the same connection.
     pub fn answer(&self, request: Request) -> Guarded {
         let reply = catch_unwind(AssertUnwindSafe(|| self.call(request)));
-        Guarded::new(reply.unwrap_or_else(|_| Reply::Now(internal_error())))
+        Guarded::new(reply.unwrap_or_else(|panic| Reply::Now(internal_error(&*panic))))
     }
 }
 
@@ -127,7 +133,7 @@ impl Next {
     }
 }
 
-/// A [`Reply`] whose panics are contained.
+/// A [`Reply`] whose panics are contained, and those of the content that it leads to.
 pub struct Guarded {
     reply: Reply,
 }
@@ -145,19 +151,80 @@ impl Future for Guarded {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         let reply = &mut self.reply;
         match catch_unwind(AssertUnwindSafe(|| Pin::new(reply).poll(cx))) {
-            Ok(poll) => poll,
-            Err(_) => {
+            Ok(mut poll) => {
+                if let Poll::Ready(response) = &mut poll {
+                    GuardedBody::guard(response.body_mut());
+                }
+                poll
+            }
+            Err(panic) => {
                 // What is left of the future may panic again as it is dropped.
                 let broken = std::mem::replace(&mut self.reply, Reply::Now(Response::default()));
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
-                Poll::Ready(internal_error())
+                Poll::Ready(internal_error(&*panic))
             }
         }
     }
 }
 
-/// The panic's message and place were printed by the panic hook; the client learns nothing of internals.
-fn internal_error() -> Response {
-    tracing::error!(kind = "bug", "a panic was contained and answered with 500");
+/// The place was printed by the panic hook; the client learns nothing of internals.
+fn internal_error(panic: &(dyn Any + Send)) -> Response {
+    let panic = panic_message(panic);
+    tracing::error!(kind = "bug", panic, "a panic was contained and answered with 500");
     text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+}
+
+/// Streamed content whose panics are contained: it fails then, like any content that can't go on.
+struct GuardedBody {
+    body: Body,
+    /// Whether it has panicked, and is not to be asked again.
+    is_broken: bool,
+}
+
+impl GuardedBody {
+    fn guard(body: &mut Body) {
+        if let Body::Stream(_) = body {
+            *body = Body::stream(Self { body: std::mem::take(body), is_broken: false });
+        }
+    }
+
+    fn fail(&mut self, panic: &(dyn Any + Send)) -> Error {
+        let panic = panic_message(panic);
+        tracing::error!(kind = "bug", panic, "a panic in streamed content was contained, its response is cut short");
+        self.is_broken = true;
+        Error::new(Kind::Bug, "the response content panicked")
+    }
+}
+
+impl HttpBody for GuardedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.is_broken {
+            return Poll::Ready(None);
+        }
+        let body = &mut self.body;
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx))) {
+            Ok(poll) => poll,
+            Err(panic) => Poll::Ready(Some(Err(self.fail(&*panic)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.is_broken && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for GuardedBody {
+    fn drop(&mut self) {
+        let body = std::mem::take(&mut self.body);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(body))) {
+            self.fail(&*panic);
+        }
+    }
 }

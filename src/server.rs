@@ -1,27 +1,28 @@
 //! Walk 2/10. Before: listen/tcp.rs. After: listen/tls.rs.
 //!
-//! Connection management: accepts, gives every connection a task, drains, and cuts off. Names no protocol.
+//! Connection management: accepts, makes room, gives every connection a task, drains, and cuts off. Names no protocol.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    io,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, panic::AssertUnwindSafe, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
-    task::{AbortHandle, JoinSet, spawn_local},
-    time::{sleep, timeout},
+    sync::watch,
+    task::{JoinSet, spawn_local},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
     config::Config,
-    conn::{Cx, Drain, Incoming, Listener, Protocol},
+    conn::{Cx, Drain, Incoming, Listener, Network, Open, Place, Protocol, Siblings},
+    error::panic_message,
     handler::Stack,
     message::Stream,
+    platform::allow_descriptors,
 };
+
+/// Descriptors that are not for connections: the application's files and its own connections. 256, or a quarter where the
+/// system allows so few that this would leave little.
+const OTHER_DESCRIPTORS: u64 = 256;
 
 /// How long accepting rests after the system refused for want of something (file descriptors, memory), so that a
 /// server at its limit waits for connections to end instead of spinning. 50 ms.
@@ -30,10 +31,21 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long cutting off may take. Aborted tasks are dropped as soon as the runtime gets to them; 1 s is for a bug.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
+/// What becomes of the connections that the system has queued when a server stops, and that nobody has accepted yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// They are accepted and served.
+    Served,
+    /// They are left to others, who go on accepting from the same sockets.
+    Left,
+}
+
 /// A running server on the current thread's runtime. Dropping it cuts every connection off.
 pub struct Server {
     drain: Drain,
     accepting: JoinSet<()>,
+    /// None while it accepts.
+    stopping: watch::Sender<Option<Queued>>,
     open: Rc<Open>,
 }
 
@@ -44,10 +56,12 @@ impl Server {
         protocol: Rc<dyn Protocol<Stream>>,
         stack: Stack,
         config: Arc<Config>,
+        siblings: Option<Siblings>,
     ) -> Self {
         let drain = Drain::default();
-        let open = Rc::new(Open::default());
+        let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
         let mut accepting = JoinSet::new();
+        let stopping = watch::Sender::new(None);
         for listener in listeners {
             let connections = Connections {
                 protocol: protocol.clone(),
@@ -56,9 +70,9 @@ impl Server {
                 drain: drain.clone(),
                 open: open.clone(),
             };
-            accepting.spawn_local(accept(listener, connections));
+            accepting.spawn_local(accept(listener, connections, stopping.subscribe()));
         }
-        Self { drain, accepting, open }
+        Self { drain, accepting, stopping, open }
     }
 
     /// A handle that can start the drain from elsewhere.
@@ -68,10 +82,16 @@ impl Server {
 
     /// Stops accepting, tells connections to finish, and waits for them, at most `grace`. Connections that are still
     /// open then are cut off: their tasks are dropped, and with them their handlers. Returns how many these were.
-    pub async fn stop(mut self, grace: Duration) -> usize {
-        self.accepting.shutdown().await;
+    pub async fn stop(mut self, grace: Duration, queued: Queued) -> usize {
+        let deadline = deadline(grace);
         self.drain.start();
-        if timeout(grace, self.drain.finished()).await.is_ok() {
+        self.open.leave();
+        self.stopping.send_replace(Some(queued));
+        let accepted = timeout_at(deadline, async { while self.accepting.join_next().await.is_some() {} }).await;
+        if accepted.is_err() {
+            self.accepting.shutdown().await;
+        }
+        if timeout_at(deadline, self.drain.finished()).await.is_ok() {
             return 0;
         }
         let cut_off = self.drain.open();
@@ -85,21 +105,68 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.open.leave();
         self.open.abort();
     }
 }
 
-async fn accept(listener: Box<dyn Listener>, connections: Connections) {
-    loop {
-        match listener.accept().await {
-            Ok(incoming) => connections.serve(incoming),
+/// When a time from now on is over.
+pub fn deadline(after: Duration) -> Instant {
+    // A time that no clock can tell is as good as a year.
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Accepts until the server stops, and then what is queued, so that closing the socket loses no connection.
+async fn accept(listener: Box<dyn Listener>, connections: Connections, mut stopping: watch::Receiver<Option<Queued>>) {
+    let asked = {
+        let mut asked = pin!(stopping.wait_for(Option::is_some));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                asked = &mut asked => break asked.map_or(None, |asked| *asked),
+                accepted = accept_one(&*listener, &connections.open) => accepted,
+            };
+            // Not given up when the server stops: who was accepted may be waiting for room.
+            connections.take(accepted, &*listener).await;
+        }
+    };
+    if asked != Some(Queued::Served) {
+        return;
+    }
+    let _ = timeout(listener.refuse(), accept_all(&*listener, &connections)).await;
+    // A shared socket's queue may be refilled for ever.
+    for _ in 0..=connections.config.backlog {
+        match listener.accept_queued() {
+            Ok(Some(incoming)) => connections.admit(incoming).await,
+            Ok(None) => return,
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, address = listener.address(), "accept failed");
-                sleep(ACCEPT_REST).await;
+                tracing::error!(%error, address = listener.address(), "what was queued is lost: accept failed");
+                return;
             }
         }
     }
+}
+
+async fn accept_all(listener: &dyn Listener, connections: &Connections) -> Infallible {
+    loop {
+        let accepted = accept_one(listener, &connections.open).await;
+        connections.take(accepted, listener).await;
+    }
+}
+
+/// Accepts a connection; none if another process has taken it.
+async fn accept_one(listener: &dyn Listener, open: &Open) -> io::Result<Option<Incoming>> {
+    if let Some(siblings) = open.siblings()
+        && siblings.is_ahead(open.count())
+        && let Some(readable) = listener.readable()
+    {
+        readable.await?;
+        siblings.give_way(open.count()).await;
+        return listener.accept_queued();
+    }
+    listener.accept().await.map(Some)
 }
 
 /// Errors of the connection that was about to be accepted, not of the listener.
@@ -118,46 +185,73 @@ struct Connections {
 }
 
 impl Connections {
-    fn serve(&self, incoming: Incoming) {
-        let cx = Cx { stack: self.stack.clone(), config: self.config.clone(), signal: self.drain.signal() };
-        let protocol = self.protocol.clone();
-        let place = Place { open: self.open.clone(), number: self.open.next.get() };
-        self.open.next.set(place.number + 1);
-        let number = place.number;
-        let task = spawn_local(async move {
-            let _place = place;
-            // A client that does not finish its handshake (TLS, PROXY) is as slow as one that does not finish its head.
-            if let Ok(Ok(connection)) = timeout(cx.config.head_timeout, incoming.handshake).await {
-                protocol.serve(connection, cx).await;
+    /// Serves who was accepted, or gets over it that nobody could be.
+    async fn take(&self, accepted: io::Result<Option<Incoming>>, listener: &dyn Listener) {
+        match accepted {
+            Ok(Some(incoming)) => self.admit(incoming).await,
+            Ok(None) => {}
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, address = listener.address(), "accept failed");
+                // Whatever the system lacks, a connection less gives some of it back.
+                self.open.close_one();
+                sleep(ACCEPT_REST).await;
             }
-        });
-        self.open.tasks.borrow_mut().insert(number, task.abort_handle());
-    }
-}
-
-/// The tasks of open connections, so that they can be cut off.
-#[derive(Default)]
-struct Open {
-    next: Cell<u64>,
-    tasks: RefCell<HashMap<u64, AbortHandle>>,
-}
-
-impl Open {
-    fn abort(&self) {
-        for task in self.tasks.take().into_values() {
-            task.abort();
         }
     }
-}
 
-/// A connection's place among the open ones; given up when its task ends, however it ends.
-struct Place {
-    open: Rc<Open>,
-    number: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.tasks.borrow_mut().remove(&self.number);
+    /// Serves a newcomer, once there is room for it. One that is not let in is closed without a word: only a protocol could
+    /// say something, after a handshake that costs more than the connection.
+    async fn admit(&self, incoming: Incoming) {
+        let network = incoming.peer.client.and_then(|client| Network::of(client.ip()));
+        if let Some(place) = self.open.admit(network).await {
+            self.serve(incoming, &place);
+        }
     }
+
+    fn serve(&self, incoming: Incoming, place: &Rc<Place>) {
+        let cx = Cx {
+            stack: self.stack.clone(),
+            config: self.config.clone(),
+            signal: self.drain.signal(),
+            place: place.clone(),
+        };
+        let (protocol, held) = (self.protocol.clone(), place.clone());
+        let connection = async move {
+            // For as long as the task lives, whatever the protocol does with its own.
+            let _held = held;
+            match timeout(cx.config.handshake_timeout, incoming.handshake).await {
+                Ok(Ok(connection)) => protocol.serve(connection, cx).await,
+                Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
+                Err(_) => tracing::debug!(kind = "limit", "handshake took too long (handshake_timeout)"),
+            }
+        };
+        // A bug in one connection ends that connection, and nothing else.
+        let contained = AssertUnwindSafe(connection).catch_unwind().map(|ended| {
+            if let Err(panic) = ended {
+                tracing::error!(kind = "bug", panic = panic_message(&*panic), "a panic ended its connection");
+            }
+        });
+        place.set_task(spawn_local(contained).abort_handle());
+    }
+}
+
+/// The limit of connections that the system can keep: as configured, if it grants the descriptors.
+fn max_connections(config: &Config) -> usize {
+    if config.max_connections == 0 {
+        return 0;
+    }
+    let wanted = (config.max_connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    let allowed = allow_descriptors(wanted);
+    if allowed >= wanted {
+        return config.max_connections;
+    }
+    let max = usize::try_from(allowed - OTHER_DESCRIPTORS.min(allowed / 4)).unwrap_or(usize::MAX).max(1);
+    tracing::warn!(
+        kind = "start",
+        max_connections = max,
+        configured = config.max_connections,
+        "fewer connections than configured: the system allows {allowed} descriptors (ulimit -n)"
+    );
+    max
 }

@@ -13,7 +13,7 @@ use std::{
 /// 3 above: route middleware endpoint ws      3 below: listen, proto ──► conn
 /// 2 handler
 /// 1 message
-/// 0 error config metrics
+/// 0 error config metrics platform
 /// ```
 ///
 /// What answers (above) and what carries (below) meet in `handler` and `message` only; and what answers does not lean on
@@ -22,6 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("error", GROUND),
     ("config", GROUND),
     ("metrics", GROUND),
+    ("platform", GROUND),
     ("message", GROUND),
     ("handler", &["error", "config", "metrics", "message"]),
     ("route", WAIST),
@@ -31,7 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("conn", WAIST),
     ("listen", &["error", "config", "metrics", "message", "handler", "conn"]),
     ("proto", &["error", "config", "metrics", "message", "handler", "conn"]),
-    ("server", &["error", "config", "metrics", "message", "handler", "conn", "listen", "proto"]),
+    ("server", &["error", "config", "metrics", "platform", "message", "handler", "conn", "listen", "proto"]),
     (
         "app",
         &[

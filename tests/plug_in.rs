@@ -5,7 +5,7 @@ use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc};
 use http::{Method, Uri};
 use httpy::{
     App, Handler, Reply, Request,
-    conn::{Connection, Cx, Incoming, Listener, LocalFuture, Protocol},
+    conn::{Connection, Cx, Incoming, Listener, LocalFuture, Protocol, Standing},
     message::{Peer, Stream},
     proto::{Looks, Row},
 };
@@ -41,13 +41,16 @@ impl Protocol<Stream> for Lines {
                     read = io.read_line(&mut line) => if read.unwrap_or(0) == 0 { return },
                     () = cx.signal.started() => return,
                 }
+                cx.place.set(Standing::Working);
                 let path = line.trim_end().trim_start_matches("LINE ");
                 let request = Request::new(Method::GET, path.parse::<Uri>().expect("a path"));
                 let response = cx.stack.answer(request).await;
                 let (content, _) = response.into_body().collect(1000).await.expect("content");
+                cx.place.set(Standing::Waiting);
                 if io.write_all(&[&content[..], b"\n"].concat()).await.is_err() {
                     return;
                 }
+                cx.place.set(Standing::Resting);
             }
         })
     }
@@ -97,6 +100,24 @@ fn a_connection_that_never_says_what_it_speaks_is_closed() {
         client.send("LIN").await;
 
         assert!(client.is_closed().await);
+    });
+}
+
+#[test]
+fn a_foreign_protocol_makes_room_when_it_says_that_it_rests() {
+    run(async || {
+        let mut config = httpy::Config::default();
+        config.max_connections = 1;
+        let served = serve_app(App::new(Arc::new(echo_path)).protocol(Lines::row()).config(config));
+        let mut first = served.connect();
+        first.send("LINE /a\n").await;
+        first.read_until(b"\n").await;
+
+        let mut second = served.connect();
+        second.send("LINE /b\n").await;
+
+        assert_eq!(second.read_exactly(7).await, "/b 1.1\n");
+        assert!(first.is_closed().await);
     });
 }
 

@@ -6,20 +6,40 @@ python leaks_app.py LOOP
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
 import os
 import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from httpy import App, HTTPError, JSONResponse, PlainTextResponse, Request, Response, Router
+from httpy import (
+    App,
+    HTTPError,
+    JSONResponse,
+    PlainTextResponse,
+    Request,
+    Response,
+    Router,
+    StreamingResponse,
+)
 
 logging.getLogger("httpy").setLevel(logging.CRITICAL + 1)
 logging.getLogger("httpy").addHandler(logging.NullHandler())
 
 app = App(title="leaks")
+
+
+@app.on_startup
+async def startup():
+    app.state.loop = asyncio.get_running_loop()
+    app.state.tasks = len(asyncio.all_tasks())
+
+
 plain = Router()
 
 
@@ -83,6 +103,7 @@ async def everything(request: Request, id: int, rest: str, q: str, many: list[in
             "id",
             "is_keep_alive",
             "is_disconnected",
+            "is_stopping",
             "route",
         ),
     ]
@@ -149,9 +170,86 @@ async def json_cycles(request: Request):
     return "cycle"
 
 
-BEGUN, CANCELLED = "begun", "cancelled"
-COUNTS = {BEGUN: 0, CANCELLED: 0}
+# Streams, and what comes after a response.
+
+
+def three() -> Iterator[bytes]:
+    yield from (b"one", b"two", b"three")
+
+
+async def three_async() -> AsyncIterator[bytes]:
+    for chunk in three():
+        yield chunk
+
+
+@plain.get("/stream")
+def stream():
+    return three()
+
+
+@plain.get("/stream-async")
+async def stream_async():
+    return three_async()
+
+
+@plain.get("/stream-suspending")
+async def stream_suspending():
+    async def chunks():
+        async for chunk in three_async():
+            await asyncio.sleep(0)
+            yield chunk
+
+    return StreamingResponse(chunks(), headers={"x-a": "1"})
+
+
+@plain.post("/arriving", stream=True)
+async def arriving(request: Request):
+    return b"".join([chunk async for chunk in request.stream()])
+
+
+@plain.post("/arriving-pooled", stream=True)
+def arriving_pooled(request: Request):
+    return b"".join(request.stream())
+
+
+@plain.post("/arriving-unread", stream=True)
+async def arriving_unread(request: Request):
+    return "unread"
+
+
+@plain.post("/both-ways", stream=True)
+async def both_ways(request: Request):
+    return Response(request.stream(), headers={"content-length": request.headers["content-length"]})
+
+
+@plain.get("/background")
+async def with_background():
+    return Response(b"background", background=lambda: None)
+
+
+@plain.get("/background-async")
+async def with_async_background():
+    async def later():
+        await asyncio.sleep(0)
+
+    return Response(b"background", background=[later, later])
+
+
+# What ends early. The test learns what has begun, and waits until that has ended.
+
+BEGUN, ENDED = "begun", "ended"
+COUNTS = {BEGUN: 0, ENDED: 0}
 WATCHING: set[asyncio.Future[None]] = set()
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[None]:
+    """On whatever thread."""
+    app.state.loop.call_soon_threadsafe(count, BEGUN)
+    try:
+        yield
+    finally:
+        app.state.loop.call_soon_threadsafe(count, ENDED)
 
 
 def count(what: str) -> None:
@@ -161,19 +259,92 @@ def count(what: str) -> None:
             future.set_result(None)
 
 
+LOCK = threading.Lock()
+GATE: list[threading.Barrier] = []
+
+
+@plain.get("/gather/{number:int}")
+def gather(number: int):
+    """Waits until so many wait, each on a thread of its own."""
+    with LOCK:
+        if not GATE:
+            GATE.append(threading.Barrier(number, GATE.clear))
+        barrier = GATE[0]
+    barrier.wait(10)
+
+
 @plain.get("/wait")
 async def wait():
     """Waits until it is cancelled."""
-    count(BEGUN)
-    try:
+    with counted():
         await asyncio.get_running_loop().create_future()
-    finally:
-        count(CANCELLED)
+
+
+@plain.get("/endless")
+def endless():
+    def chunks():
+        with counted():
+            while True:
+                yield b"x" * 16384
+
+    return chunks()
+
+
+@plain.get("/endless-async")
+async def endless_async():
+    async def chunks():
+        with counted():
+            while True:
+                yield b"x" * 16384
+
+    return chunks()
+
+
+@plain.get("/endless-waiting")
+async def endless_waiting():
+    async def chunks():
+        with counted():
+            yield b"x"
+            await asyncio.get_running_loop().create_future()
+
+    return chunks()
+
+
+@plain.post("/unfinished", stream=True)
+async def unfinished(request: Request):
+    with counted():
+        return b"".join([chunk async for chunk in request.stream()])
+
+
+@plain.post("/unfinished-pooled", stream=True)
+def unfinished_pooled(request: Request):
+    with counted():
+        return b"".join(request.stream())
+
+
+@plain.get("/failing")
+def failing():
+    def chunks():
+        with counted():
+            yield b"x"
+            raise ZeroDivisionError
+
+    return chunks()
+
+
+@plain.get("/failing-async")
+async def failing_async():
+    async def chunks():
+        with counted():
+            yield b"x"
+            raise ZeroDivisionError
+
+    return chunks()
 
 
 @plain.get("/count/{what}")
-async def counted(what: str, least: int):
-    """Answers when so many handlers have begun, or been cancelled."""
+async def counts(what: str, least: int = 0):
+    """Answers with how many have begun, or ended, when they are so many."""
     while COUNTS[what] < least:
         future = asyncio.get_running_loop().create_future()
         WATCHING.add(future)
@@ -181,7 +352,7 @@ async def counted(what: str, least: int):
             await future
         finally:
             WATCHING.discard(future)
-    return "done"
+    return str(COUNTS[what])
 
 
 inside = Router(prefix="/inside")
@@ -197,6 +368,8 @@ async def outer(request: Request, next: Any):
 @inside.middleware
 async def inner(request: Request, next: Any):
     await asyncio.sleep(0)
+    if request.path == "/inside/instead":
+        return "instead"
     return await next(request)
 
 
@@ -220,6 +393,21 @@ async def inside_crash():
     return 1 / 0
 
 
+@inside.get("/stream")
+async def inside_stream():
+    return three_async()
+
+
+@inside.post("/arriving", stream=True)
+async def inside_arriving(request: Request):
+    return b"".join([chunk async for chunk in request.stream()])
+
+
+@inside.get("/instead", name="instead")
+async def inside_instead():
+    return "not reached"
+
+
 mounted = App()
 
 
@@ -237,6 +425,16 @@ async def missing(request: Request):
 @mounted.get("/crash")
 async def mounted_crash():
     return 1 / 0
+
+
+@mounted.get("/crash-outside")
+async def mounted_crash_outside():
+    raise LookupError("nobody inside answers")
+
+
+@app.error(LookupError)
+async def looked_up(request: Request, error: LookupError):
+    return str(error), 410
 
 
 # What the test has to notice.
@@ -286,6 +484,11 @@ _LIBC = ctypes.CDLL(None)
 
 @app.get("/usage")
 async def usage():
+    # What runs after the last responses comes to its end, unless it is a leak.
+    for _ in range(200):
+        if tasks() <= app.state.tasks:
+            break
+        await asyncio.sleep(0.01)
     # Twice: what the first round finalizes may free more.
     gc.collect()
     gc.collect()
@@ -298,9 +501,13 @@ async def usage():
         "heap": _heap(),
         "blocks": sys.getallocatedblocks(),
         "objects": len(gc.get_objects()),
-        # Without this one, which may or may not be among them as long as it has not waited.
-        "tasks": len(asyncio.all_tasks() - {asyncio.current_task()}),
+        "tasks": tasks(),
     }
+
+
+def tasks() -> int:
+    """How many there are, without this one, which may or may not be among them as long as it has not waited."""
+    return len(asyncio.all_tasks() - {asyncio.current_task()})
 
 
 class _Mallinfo(ctypes.Structure):

@@ -15,7 +15,14 @@ from support import PATIENCE_S, environment
 
 @contextlib.contextmanager
 def running(command: Sequence[str], **options: Any) -> Iterator[int]:
-    """Runs a server program for as long as the block, and gives its port.
+    """Runs a server program for as long as the block, and gives its port."""
+    with started(command, **options) as (_, port):
+        yield port
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Runs a server program for as long as the block, and gives the process and its port.
 
     Every server says its URL on standard error when it accepts connections; that is waited for.
     """
@@ -28,7 +35,7 @@ def running(command: Sequence[str], **options: Any) -> Iterator[int]:
         late.start()
         port = _port(process.stderr)
         late.cancel()
-        yield port
+        yield process, port
     finally:
         late.cancel()
         process.terminate()
@@ -98,15 +105,16 @@ class Pipeline:
 
 
 def ask(connection: socket.socket, request: bytes) -> bytes:
-    """Sends a request and reads its response, whose length has to be said by a field."""
+    """Sends a request and reads its response, head and content as they are sent."""
     connection.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received:
         received += _some(connection)
     head, _, content = received.partition(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
-    assert length, head
-    while len(content) < int(length[1]):
+    if length is None:
+        assert b"\r\ntransfer-encoding: chunked" in head, head
+    while len(content) < int(length[1]) if length else not content.endswith(b"\r\n0\r\n\r\n"):
         content += _some(connection)
     return head + b"\r\n\r\n" + content
 

@@ -27,7 +27,7 @@ except ImportError:
 T = TypeVar("T")
 Handler = Callable[[], Any]
 
-DRIVERS = ["selector", "thread", *(["uvloop"] if uvloop else [])]
+DRIVERS = [*(["selector"] if hasattr(_httpy, "Selector") else []), "thread", *(["uvloop"] if uvloop else [])]
 """selector: asyncio's selector is ours. thread: ours beside asyncio's own loop. uvloop: ours beside that one."""
 
 PATIENCE_S = 10.0

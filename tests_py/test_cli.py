@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-import re
+import platform
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import httpx
 import pytest
 
-from httpy import App, Server, _httpy, cli
-from httpy.loader import load_app
+from commands import httpy, without_settings
+from httpy import App, Server, _httpy, cli, running
 
 MODULE = """
 from httpy import App
 
 app = App(title="example")
-other = App(title="other")
-number = 7
 
 @app.get("/")
 def index():
     return "hi"
 
 def create_app():
-    made = App(title="made")
-    made.add_route("GET", "/made", index)
-    return made
-
-def needs(argument): ...
-
-def makes_nothing(): ...
-
-def asgi(scope, receive, send): ...
+    return App(title="made")
 """
 
 
@@ -45,30 +34,27 @@ def asgi(scope, receive, send): ...
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own folder with a module `shop`, as the current one."""
     (tmp_path / "shop.py").write_text(MODULE)
-    (tmp_path / "lonely.py").write_text("from httpy import App\nthe_app = App(title='lonely')\n")
-    (tmp_path / "two.py").write_text("from httpy import App\na = App()\nb = App()\n")
-    (tmp_path / "broken.py").write_text("import not_installed_anywhere\n")
     (tmp_path / "failing.py").write_text("1 / 0\n")
-    (tmp_path / "pack").mkdir()
-    (tmp_path / "pack" / "__init__.py").write_text("")
-    (tmp_path / "pack" / "web.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    for name in list(os.environ):
-        if name.startswith("HTTPY_"):
-            monkeypatch.delenv(name)
-    for name in ("shop", "lonely", "two", "broken", "failing", "pack", "pack.web", "main", "app"):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in without_settings():
+        monkeypatch.delenv(name)
+    for name in ("shop", "failing", "wrong", "starting", "main"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    importlib.invalidate_caches()
     return tmp_path
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
-    """The servers that would have run."""
-    servers: list[Server] = []
-    monkeypatch.setattr(Server, "run", lambda server: servers.append(server))
-    return servers
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """The programs that would have run, with the settings that were given."""
+    found: list[tuple[Any, dict[str, Any]]] = []
+
+    def run(program: Any, given: dict[str, Any], environment: Any) -> int:
+        found.append((program, given))
+        return 0
+
+    monkeypatch.setattr(running, "run", run)
+    return found
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -79,153 +65,179 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[0]
 
 
-# What is run
+# Where values come from
 
 
-@pytest.mark.parametrize(
-    ("target", "title"),
-    [
-        ("shop:app", "example"),
-        ("shop", "example"),
-        ("shop:other", "other"),
-        ("shop:create_app", "made"),
-        ("shop:create_app()", "made"),
-        ("lonely", "lonely"),
-        ("pack.web:app", "example"),
-        ("shop.py:app", "example"),
-        ("pack/web.py", "example"),
-        ("./shop.py:create_app()", "made"),
-    ],
-)
-def test_an_app_is_found(target: str, title: str, here: Path) -> None:
-    assert load_app(target).title == title
-
-
-def test_without_a_target_main_or_app_is_found(here: Path) -> None:
-    (here / "app.py").write_text(MODULE.replace("example", "app.py"))
-    assert load_app(None).title == "app.py"
-    (here / "main.py").write_text(MODULE.replace("example", "main.py"))
-    assert load_app(None).title == "main.py"
-
-
-def test_an_absolute_path_is_found(here: Path) -> None:
-    assert load_app(f"{here / 'shop.py'}:app").title == "example"
-
-
-def test_values_come_from_flags_then_variables_then_defaults(
-    here: Path, served: list[Server], monkeypatch: pytest.MonkeyPatch
+def test_values_come_from_flags_then_variables_then_the_file(
+    here: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (here / "httpy.toml").write_text('port = 9003\ngrace = 3\nlog-level = "debug"\napp = "other:app"\n')
     monkeypatch.setenv("HTTPY_PORT", "9001")
-    monkeypatch.setenv("HTTPY_HOST", "0.0.0.0")
-    monkeypatch.setenv("HTTPY_APP", "shop:app")
     monkeypatch.setenv("HTTPY_GRACE", "1.5")
 
-    assert cli.main(["run", "--port", "9002", "--max-body-bytes", "10", "--loop", "thread"]) == 0
+    assert cli.main(["run", "shop:app", "--port", "9002", "--max-body-bytes", "10"]) == 0
 
-    (server,) = served
-    assert (server.host, server.port) == ("0.0.0.0", 9002)
-    assert server._config == {"max_body_bytes": 10, "grace": 1.5}
-    assert server._choice == "thread"
+    ((program, given),) = ran
+    assert program.shown == "shop:app"
+    assert given == {
+        "port": 9002,
+        "grace": 1.5,
+        "log_level": "debug",
+        "max_body_bytes": 10,
+        "app": "other:app",
+    }
 
 
-def test_debug_is_a_switch(here: Path, served: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli.main(["run", "shop:app", "--debug"]) == 0
-    assert cli.main(["run", "shop:other"]) == 0
-    monkeypatch.setenv("HTTPY_DEBUG", "true")
-    assert cli.main(["run", "shop:create_app"]) == 0
+def test_the_app_may_come_from_anywhere(here: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "main.py").write_text(MODULE)
+    assert cli.main(["run"]) == 0
+    (here / "httpy.toml").write_text('app = "file:app"\n')
+    assert cli.main(["run"]) == 0
+    monkeypatch.setenv("HTTPY_APP", "variable:app")
+    assert cli.main(["run"]) == 0
+    assert cli.main(["run", "word:app"]) == 0
 
-    assert [server._app.debug for server in served] == [True, False, True]
+    assert [program.shown for program, _ in ran] == ["main.py", "file:app", "variable:app", "word:app"]
+
+
+def test_a_folder_is_gone_to_before_anything_is_read(here: Path, ran: list[Any]) -> None:
+    (here / "below").mkdir()
+    (here / "below" / "httpy.toml").write_text("port = 9003\n")
+    (here / "below" / "main.py").write_text(MODULE)
+
+    assert cli.main(["run", "--chdir", "below"]) == 0
+
+    ((program, given),) = ran
+    assert (program.shown, given["port"], os.getcwd()) == ("main.py", 9003, str(here / "below"))
+
+
+def test_a_file_may_say_which_folder(here: Path, ran: list[Any]) -> None:
+    (here / "below").mkdir()
+    (here / "httpy.toml").write_text('chdir = "below"\n')
+
+    assert cli.main(["run", "shop:app"]) == 0
+
+    assert os.getcwd() == str(here / "below")
+
+
+@pytest.mark.parametrize("source", ["flag", "file"])
+def test_an_environment_file_is_read_and_what_is_there_stays(
+    source: str, here: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPY_GRACE", "7")
+    for name in ("HTTPY_PORT", "SHOP_SECRET"):
+        # Set and taken away, so that it is taken away in the end.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    (here / ".env").write_text("HTTPY_PORT=9004\nHTTPY_GRACE=8\nSHOP_SECRET=1\n")
+    if source == "file":
+        (here / "httpy.toml").write_text('env_file = ".env"\nport = 9005\n')
+
+    assert cli.main(["run", "shop:app", *(["--env-file", ".env"] if source == "flag" else [])]) == 0
+
+    ((_, given),) = ran
+    assert (given["port"], given["grace"], os.environ["SHOP_SECRET"]) == (9004, 7.0, "1")
 
 
 # What is shown
 
 
-def test_help_shows_every_value_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["run", "--help"])
+@pytest.mark.parametrize("arguments", [["--version"], ["-V"]])
+def test_versions_are_shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
 
-    text = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0
-    for name, default in {"host": "127.0.0.1", "port": 8000, "loop": "auto", **_httpy.defaults()}.items():
-        assert re.search(rf"--{name.replace('_', '-')} .*?\(default: {default}; HTTPY_{name.upper()}\)", text)
-
-
-def test_every_native_value_is_explained() -> None:
-    assert set(cli._MEANINGS) == set(_httpy.defaults())
+    text = capsys.readouterr().out
+    assert text.startswith(
+        f"httpy {_httpy.__version__} ({platform.python_implementation()} {platform.python_version()}, "
+    )
 
 
-def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
+def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    first = capsys.readouterr().out
+    assert cli.main(["--help"]) == 0
 
-    assert ended.value.code == 0
-    assert capsys.readouterr().out == f"httpy {_httpy.__version__}\n"
+    assert capsys.readouterr().out == first
+    for name in ("run", "routes", "check"):
+        assert f"\n  {name} " in first
+
+
+@pytest.mark.parametrize("command", ["run", "routes", "check"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "-h"]) == 0
+
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: httpy {command} [APP] ")
+    assert "--factory" in text
+    assert ("--port" in text) is (command != "routes")
 
 
 def test_routes_are_shown(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["routes", "shop:app"]) == 0
-
     assert "GET     /     index" in capsys.readouterr().out
 
-
-def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == 2
-    assert "run" in capsys.readouterr().out
+    assert cli.main(["routes", "shop:create_app", "--factory"]) == 0
+    assert "made 0.1.0" in capsys.readouterr().out
 
 
 # Mistakes
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("arguments", "message"),
     [
-        ("shpo:app", "no module 'shpo'; did you mean 'shop'?"),
-        ("pack.wbe:app", "no module 'pack.wbe'; did you mean 'pack.web'?"),
-        ("nothing_like_it", "no module 'nothing_like_it'"),
-        ("shop.py.app", "no module 'shop.py.app'"),
-        ("shpo.py:app", "no file 'shpo.py'; did you mean 'shop.py'?"),
-        ("a/b.py", "no file 'a/b.py'"),
-        ("shop:ap", "shop has no 'ap'; did you mean 'app'?"),
-        ("shop:zzzzz", "shop has no 'zzzzz'; there is app, other"),
-        ("shop:number", "shop:number is a int, not an HTTPy App"),
-        ("shop:asgi", "shop:asgi can't be called for an app: missing a required argument: 'scope'"),
-        ("shop:needs()", "shop:needs() can't be called for an app: missing a required argument"),
-        ("shop:makes_nothing", "shop:makes_nothing returned a NoneType, not an HTTPy App"),
-        ("two", "two has several apps (a, b): name one, as two:a"),
-        ("pack", "pack has no app: name it, as pack:app"),
-        ("", "no app was named, and here is no main.py or app.py: write module:app"),
-        (":app", "':app' is no target: write module:app or path/to/file.py:app"),
+        (["run", "shpo:app", "--port", "0"], "no module 'shpo'; did you mean 'shop'?"),
+        (["run", "shop:app", "--prt", "1"], "no flag --prt; did you mean --port"),
+        (["run", "shop:app", "--port", "x"], "--port is a number from 0 to 65535, not 'x'"),
+        (["run", "shop:app", "other:app"], "one app is served, found 'shop:app' and 'other:app'"),
+        (["run"], "no app was named, and here is no main.py, "),
+        (
+            ["run", "shop:app", "--chdir", "no"],
+            "can't go to the folder 'no' (chdir): No such file or directory",
+        ),
+        (["run", "shop:app", "--config", "no.toml"], "no.toml can't be read: No such file or directory"),
+        (["run", "shop:app", "--env-file", "no"], "env_file no can't be read: No such file or directory"),
+        (["run", "shop:app", "--bind", "80"], "bind '80': write :80 for every address"),
+        (["run", "shop:app", "--bind", "a:1", "--port", "1"], "bind and port both say where to listen"),
+        (["run", "shop:app", "--pid-file", "no/pid"], "pid_file "),
+        (["run", "shop:app", "--user", "no-such-user", "--port", "0"], "there is no user 'no-such-user'"),
+        (["routes", "shop:app", "--port", "1"], "no flag --port"),
+        (["serve", "shop:app"], "no command 'serve'"),
+        (["rum", "shop:app"], "no command 'rum'; did you mean run?"),
+        (["shop:app"], "no command 'shop:app'; did you mean `httpy run shop:app`?"),
+        (["shop.py"], "no command 'shop.py'; did you mean `httpy run shop.py`?"),
+        (["--prot"], "no flag --prot"),
+        (["check", "shop:app", "--timeout", "1"], "--timeout is for --url"),
+        (["check", "shop:app", "--url", "/"], "--url asks a server that runs: leave 'shop:app' out"),
+        (["check", "--url", "/", "--timeout", "soon"], "--timeout is a number of seconds"),
     ],
 )
-def test_a_target_that_is_wrong_is_one_line(
-    target: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said(capsys, "run", target).startswith(f"httpy: error: {message}")
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [("broken:app", "No module named 'not_installed_anywhere'"), ("failing:app", "division by zero")],
-)
-def test_a_module_that_fails_shows_its_traceback(
-    target: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["run", target]) == 1
-
-    text = capsys.readouterr().err
-    assert text.startswith("Traceback")
-    assert message in text
+    assert said(capsys, *arguments).startswith(f"httpy: error: {message}")
 
 
 def test_a_route_that_is_wrong_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "wrong.py").write_text(MODULE + "\napp.get('/{id:int}')(lambda id, *rest: None)\n")
 
-    assert "wrong.py:" in said(capsys, "run", "wrong:app")
+    assert "wrong.py:" in said(capsys, "run", "wrong:app", "--port", "0")
 
 
 def test_a_taken_port_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Server(App(), port=0) as server:
-        assert str(server.port) in said(capsys, "run", "shop:app", "--port", str(server.port))
+        assert f"127.0.0.1:{server.port}: it is taken" in said(
+            capsys, "run", "shop:app", "--port", str(server.port)
+        )
+
+
+def test_a_module_that_fails_shows_its_own_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "failing:app", "--port", "0"]) == 1
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1] == f'  File "{here}/failing.py", line 1, in <module>'
+    assert lines[-1] == "ZeroDivisionError: division by zero"
 
 
 def test_a_startup_that_fails_shows_its_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,74 +250,94 @@ def test_a_startup_that_fails_shows_its_traceback(here: Path, capsys: pytest.Cap
     assert "LookupError: no database" in capsys.readouterr().err
 
 
+def test_with_json_mistakes_are_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "shpo:app", "--log-format", "json", "--port", "0"]) == 2
+    mistake = json.loads(capsys.readouterr().err)
+    assert cli.main(["run", "failing:app", "--log-format", "json", "--port", "0"]) == 1
+    failure = json.loads(capsys.readouterr().err)
+
+    assert (mistake["level"], mistake["message"]) == ("critical", "no module 'shpo'; did you mean 'shop'?")
+    assert "exception" not in mistake
+    assert failure["message"] == "ZeroDivisionError: division by zero"
+    assert failure["exception"].startswith("Traceback")
+
+
+# httpy check
+
+
+def test_what_would_start_is_well(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "shop:app", "--bind", "127.0.0.1:80", "-b", "unix:/a"]) == 0
+
+    assert capsys.readouterr().out == "ok: shop:app would be served on 127.0.0.1:80, unix:/a\n"
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("arguments", "status"),
     [
-        ("HTTPY_PORT", "x", "HTTPY_PORT='x' is not int"),
-        ("HTTPY_LOOP", "trio", "HTTPY_LOOP is one of auto, selector, thread, uvloop, not 'trio'"),
-        ("HTTPY_GRACE", "soon", "HTTPY_GRACE='soon' is not float"),
-        ("HTTPY_PORT", "70000", "port is a number from 0 to 65535, not 70000"),
+        (["shpo:app"], 2),
+        (["shop:app", "--bind", "nonsense:x"], 2),
+        (["shop:app", "--max-fields", "-1"], 2),
+        (["shop:app", "--user", "no-such-user"], 2),
+        (["shop:app", "--group", "no-such-group"], 2),
+        (["failing:app"], 1),
     ],
 )
-def test_a_variable_that_is_wrong_is_one_line(
-    name: str,
-    value: str,
-    message: str,
-    here: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_would_not_start_is_not_well(
+    arguments: list[str], status: int, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(name, value)
-
-    assert said(capsys, "run", "shop:app") == f"httpy: error: {message}"
+    assert cli.main(["check", *arguments]) == status
 
 
-def test_a_flag_that_is_wrong_ends_with_2(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["run", "shop:app", "--prt", "1"])
+def test_a_check_binds_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(App(), port=0) as server:
+        assert cli.main(["check", "shop:app", "--port", str(server.port)]) == 0
 
-    assert ended.value.code == 2
+
+def test_a_server_is_asked(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App()
+    app.get("/health")(lambda: "fine")
+    with Server(app, port=0) as server:
+        assert cli.main(["check", "--url", f"{server.url}/health"]) == 0
+        assert cli.main(["check", "--url", "/health", "--port", str(server.port)]) == 0
+        monkeypatch.setenv("HTTPY_BIND", f":{server.port}")
+        assert cli.main(["check", "--url", "/health"]) == 0
+        assert capsys.readouterr().out.count("ok: 200 OK in ") == 3
+
+        assert cli.main(["check", "--url", "/nothing"]) == 1
+        assert (
+            capsys.readouterr().err
+            == f"httpy: http://127.0.0.1:{server.port}/nothing is not well: 404 Not Found\n"
+        )
 
 
 # As a program
 
 
-def run(*arguments: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HTTPY_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "httpy", *arguments],
-        cwd=folder,
-        env={**environment, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize("target", ["shop:app", None])
-def test_the_program_serves_until_it_is_told_to_end(target: Optional[str], here: Path) -> None:
-    arguments: list[Any] = ["run", *([target] if target else []), "--port", "0"]
-    process = run(*arguments, folder=here, HTTPY_APP="shop:app")
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        banner = process.stderr.readline()
-        url = next(word for word in banner.split() if word.startswith("http://"))
-        assert httpx.get(url, trust_env=False).text == "hi"
-        assert banner.startswith(f"HTTPy {_httpy.__version__} serves example on http://127.0.0.1:")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-        assert (process.stdout.read(), process.stderr.read()) == ("", "")
-    finally:
-        process.kill()
-        process.communicate()
+@pytest.mark.parametrize("arguments", [["shop:app"], []])
+def test_the_program_serves_until_it_is_told_to_end(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(MODULE)
+    with httpy(
+        "run", *arguments, "--port", "0", folder=tmp_path, variables={"HTTPY_APP": "shop:app"}
+    ) as program:
+        assert httpx.get(program.url, trust_env=False).text == "hi"
+        assert program.end(signal.SIGTERM) == 0
+
+    (banner,) = program.said
+    assert banner.startswith(f"HTTPy {_httpy.__version__} serves shop:app on http://127.0.0.1:")
+    assert banner.endswith(
+        f" (HTTP/1.1, 1 worker, loop selector, Python {platform.python_version()}; Ctrl-C stops)"
+    )
+    assert program.output == ""
 
 
 @pytest.mark.slow
-def test_the_program_ends_with_2_after_a_mistake(here: Path) -> None:
-    process = run("run", "shpo:app", folder=here)
+def test_the_program_ends_with_2_after_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(MODULE)
+    with httpy("run", "shpo:app", "--port", "0", folder=tmp_path) as program:
+        assert program.wait() == 2
 
-    assert process.communicate(timeout=20) == ("", "httpy: error: no module 'shpo'; did you mean 'shop'?\n")
-    assert process.returncode == 2
+    assert program.said == ["httpy: error: no module 'shpo'; did you mean 'shop'?"]

@@ -16,16 +16,19 @@ from __future__ import annotations
 import ast
 import contextlib
 import http.client
+import importlib.util
 import pathlib
 import re
 import sys
-import types
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 
 import pytest
 
 import httpy
 from httpy import App, Server, _httpy
+from httpy.flags import shown_default
+from httpy.settings import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [
@@ -80,7 +83,10 @@ def steps(comment: str, place: str) -> list[re.Match[str]]:
 
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a block, and sends its requests if it has an app."""
-    module = types.ModuleType("example")
+    # With a loader: since Python 3.15 a traceback through a module without one is a warning.
+    spec = importlib.util.spec_from_loader("example", SourceFileLoader("example", block.place))
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "example", module)
     code = "\n" * int(block.place.rpartition(":")[2]) + block.code
     exec(compile(code, block.place, "exec"), vars(module))
@@ -137,6 +143,22 @@ def test_every_limit_is_described_with_its_default():
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+)", text, re.MULTILINE))
 
     assert {name: float(value) for name, value in rows.items()} == _httpy.defaults()
+
+
+def test_every_flag_is_described_with_its_default():
+    text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    rows = re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+)[^`]*` \| (.+?) \|", text, re.MULTILINE)
+    settings = [one for one in table().values() if one.name not in {*_httpy.defaults(), "app"}]
+
+    assert dict(rows) == {setting.flag: shown_default(setting) for setting in settings}
+    assert len(rows) == len(settings)
+
+
+def test_every_short_flag_is_described():
+    text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(-\w)`, `(--[\w-]+)", text, re.MULTILINE)
+
+    assert set(rows) == {(setting.short, setting.flag) for setting in table().values() if setting.short}
 
 
 # -- the tests above can fail --------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -951,10 +950,10 @@ def test_a_loop_that_watches_no_descriptors_is_told_by_a_thread():
     loop.close()
 
 
-@unix
 @pytest.mark.slow
 def test_requests_beyond_the_queue_wait_and_are_answered():
     """The thread driver's queue holds 1024."""
+    resource = pytest.importorskip("resource")
     clients = 1500
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * clients + 200:
@@ -1185,12 +1184,19 @@ def test_a_switch_interval_that_the_application_sets_stays(driver):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("doing", ["time.sleep(60)", "while True: pass", "time.sleep(1.27)", "input()"])
+@pytest.mark.parametrize(
+    "doing", ["time.sleep(60)", "while True: pass", "time.sleep(1.27)", "time.sleep(1.6)", "input()"]
+)
 def test_the_interpreter_ends_while_the_pool_is_busy(driver, doing):
     program = f"""if True:
         import os, sys, time, threading
         from support import serve
         begun = []
+        class Late:
+            # Makes the end take long enough for a thread to come back in the midst of it.
+            def __del__(self, sleep=time.sleep):
+                sleep(0.7)
+        sys.modules["late"] = Late()
         def handler():
             begun.append(1)
             {doing}
@@ -1224,6 +1230,41 @@ def test_the_interpreter_ends_while_the_pool_is_busy(driver, doing):
 
     assert (done.returncode, done.stdout) == (0, "ending\n"), done.stderr
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "seconds"), [("inline", 0.5), ("async", 0.5), ("pooled", 2)])
+def test_the_interpreter_ends_although_a_server_was_not_stopped(kind, seconds):
+    """Its thread is a daemon, and inside a handler when the interpreter is gone."""
+    program = f"""if True:
+        import socket, sys, threading, time
+        from httpy import App, Server
+        class Late:
+            def __del__(self, sleep=time.sleep):
+                sleep(1.5)
+        sys.modules["late"] = Late()
+        app, begun = App(), threading.Event()
+        def handler():
+            begun.set()
+            time.sleep({seconds})
+        async def async_handler():
+            handler()
+        app.get("/inline", inline=True)(handler)
+        app.get("/async")(async_handler)
+        app.get("/pooled")(handler)
+        server = Server(app, port=0, loop=sys.argv[1])
+        server.start()
+        client = socket.create_connection(("127.0.0.1", server.port))
+        client.sendall(b"GET /{kind} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        begun.wait()
+        print("ending")
+    """
+    for loop in ("selector", "thread"):
+        done = subprocess.run(
+            python("-c", program, loop), env=environment(), capture_output=True, text=True, timeout=30
+        )
+
+        assert (done.returncode, done.stdout) == (0, "ending\n"), (loop, done.stderr)
 
 
 # -- real libraries -----------------------------------------------------------------------------------------------

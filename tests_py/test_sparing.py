@@ -19,7 +19,7 @@ def run(code: str) -> str:
 
 
 def test_openssl_is_not_loaded_for_asyncio_nor_for_the_command_line() -> None:
-    code = "import httpy.cli, httpy.server, httpy.app\nprint('_ssl' in sys.modules)"
+    code = "import httpy.cli, httpy.worker, httpy.server, httpy.app\nprint('_ssl' in sys.modules)"
 
     assert run(code) == "False"
 

@@ -340,6 +340,8 @@ def test_a_generator_never_runs_on_the_loops_thread(served: Served) -> None:
         with served.connect() as client:
             client.request("/")
             client.head()
+        # What is still open when its grace is over is closed wherever it is dropped.
+        served.stop(SECONDS)
 
     assert loop_thread not in threads
 
@@ -1404,19 +1406,22 @@ def test_a_client_that_leaves_is_no_failure_of_the_handler(served: Served, error
 
 
 @pytest.mark.parametrize("kind", ["async", "pooled"])
-def test_malformed_framing_ends_the_content_with_an_error(served: Served, kind: str) -> None:
+def test_malformed_framing_is_refused_and_ends_the_handler(served: Served, kind: str) -> None:
     raised: list[type[BaseException]] = []
+    first = threading.Event()
 
-    async def handler(request: Any) -> Any:
+    async def handler(request: Any) -> None:
         try:
-            return await echo(request)
+            async for _ in request.stream():
+                first.set()
         except BaseException as error:
             raised.append(type(error))
             raise
 
-    def pooled(request: Any) -> Any:
+    def pooled(request: Any) -> None:
         try:
-            return echo_pooled(request)
+            for _ in request.stream():
+                first.set()
         except BaseException as error:
             raised.append(type(error))
             raise
@@ -1425,10 +1430,15 @@ def test_malformed_framing_ends_the_content_with_an_error(served: Served, kind: 
 
     with served, served.connect() as client:
         client.request("/", "Transfer-Encoding: chunked", method="POST")
-        client.send(b"5\r\nhello\r\nnot a size\r\n")
+        client.send(b"5\r\nhello\r\n")
+        assert first.wait(SECONDS)
+        client.send(b"not a size\r\n")
+        answer = client.answer()
         wait_until(lambda: raised)
 
-    assert raised == [ClientDisconnected]
+    assert raised == [asyncio.CancelledError if kind == "async" else ClientDisconnected]
+    assert answer.status == 400
+    assert answer.body == b"a chunk's size is no plain hexadecimal number (RFC 9112 section 7.1)"
 
 
 def test_content_arrives_only_once(served: Served) -> None:
@@ -1546,19 +1556,22 @@ def test_no_chunk_is_lost_when_waiting_for_it_times_out(served: Served) -> None:
 
 
 def test_two_tasks_cannot_wait_for_the_same_content(served: Served) -> None:
+    refused = threading.Event()
+
     async def handler(request: Any) -> Any:
         chunks = request.stream()
         first = asyncio.ensure_future(chunks.__anext__())
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="another task"):
             await chunks.__anext__()
+        refused.set()
         return (await first).decode()
 
     served.add("/", handler, "async", stream=True)
 
     with served, served.connect() as client:
         client.request("/", "Transfer-Encoding: chunked", method="POST")
-        time.sleep(0.05)
+        assert refused.wait(SECONDS)
         client.chunk(b"hello")
         client.chunk(b"")
         assert client.answer().body == b"hello"

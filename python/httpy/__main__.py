@@ -1,19 +1,8 @@
-"""`httpy` and `python -m httpy`."""
+"""`python -m httpy` is `httpy`."""
 
 import sys
 
-
-def main() -> int:
-    """Runs the command line. Returns the exit status."""
-    # Before anything imports asyncio.
-    from .sparing import import_asyncio
-
-    import_asyncio()
-
-    from .cli import main
-
-    return main()
-
+from .cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -60,6 +60,7 @@ class App(Registry):
         self._errors = ErrorHandlers(debug)
         self._mounts: list[tuple[str, App]] = []
         self._servers = 0
+        self._root_path = ""
 
     @property
     def debug(self) -> bool:
@@ -102,7 +103,7 @@ class App(Registry):
         self._mounts.append((checked, app))
 
     def url_for(self, name: str, **params: Any) -> str:
-        """Returns the path of a route, percent-encoded.
+        """Returns the path of a route, percent-encoded, behind the server's `root_path`.
 
         Args:
             name: The route's name: what `name=` said, else the handler's own name.
@@ -117,7 +118,7 @@ class App(Registry):
             raise RouteError(f"no route is named {name!r}; there are: {known}")
         fitting = [route for route in named if _parameter_names(route) == set(params)]
         try:
-            return _httpy.build_path((fitting or named)[0].pattern, params)
+            return self._root_path + _httpy.build_path((fitting or named)[0].pattern, params)
         except ValueError as error:
             raise RouteError(f"route {name!r}: {error}") from error
 
@@ -167,14 +168,14 @@ class App(Registry):
         self,
         host: str = "127.0.0.1",
         port: int = 8000,
-        workers: int = 1,
+        workers: Union[int, str] = 1,
         reload: bool = False,
         certfile: Optional[str] = None,
         keyfile: Optional[str] = None,
         http3: bool = False,
         **config: Any,
     ) -> None:
-        """Serves the app until SIGINT or SIGTERM, from the main thread.
+        """Serves the app until SIGINT or SIGTERM, from the main thread, as `httpy run` does.
 
         The first signal stops accepting and waits for running requests, at most `grace` seconds; a second one
         ends at once.
@@ -182,21 +183,35 @@ class App(Registry):
         Args:
             host: The address to listen on. Defaults to 127.0.0.1, which only this machine reaches.
             port: The port. Defaults to 8000; 0 has the system choose.
-            workers: How many processes. Defaults to 1; more is not there yet.
-            reload: Not there yet.
+            workers: How many processes; "auto" is one for each processor. Defaults to 1: this one. With more, each
+                runs the script once more to find the app, as multiprocessing does: what is not to happen there
+                belongs under `if __name__ == "__main__":`.
+            reload: Whether to start anew when a file has changed. Defaults to False.
             certfile: Not there yet.
             keyfile: Not there yet.
             http3: Not there yet.
-            **config: Limits and the like; `httpy run --help` lists them with their defaults.
+            **config: The other settings by name; `httpy run --help` lists them with their defaults. The environment
+                and configuration files are not read.
 
         Raises:
             ConfigError: if a value is wrong, or not there yet, or the port can't be had.
+            SystemExit: if workers could not start; they have said why.
         """
-        from .config import refuse_later
-        from .server import Server
+        script = sys.modules.get("httpy.script")
+        if script is not None:
+            script.stop_search(self)
+        from .running import run_app
 
-        refuse_later(workers=workers, reload=reload, certfile=certfile, keyfile=keyfile, http3=http3)
-        Server(self, host=host, port=port, **config).run()
+        given = {"workers": workers, "reload": reload, **config}
+        given.update(certfile=certfile, keyfile=keyfile, http3=http3)
+        # Said only if it was: else it would stand beside `bind`, and before the sockets of a service manager.
+        if host != "127.0.0.1":
+            given["host"] = host
+        if port != 8000:
+            given["port"] = port
+        status = run_app(self, given, sys._getframe(1).f_globals)
+        if status:
+            raise SystemExit(status)
 
     def describe(self, file: Optional[TextIO] = None) -> None:
         """Prints the routes, and the chain of middleware with where each stage runs.
@@ -216,24 +231,25 @@ class App(Registry):
         for _, app in self._mounts:
             yield from app._mounted()
 
-    def _native(self) -> tuple[_httpy.Routes, list[tuple[App, _httpy.Context]]]:
+    def _native(self, root_path: str = "") -> tuple[_httpy.Routes, list[tuple[App, _httpy.Context]]]:
         """The routing table for one server, and the context of each app in it."""
         answers = self._errors if self._errors else None
-        context = _httpy.Context(self, on_error=answers, statuses=self._errors.statuses)
+        context = _httpy.Context(self, on_error=answers, statuses=self._errors.statuses, root_path=root_path)
         routes = _httpy.Routes(context, middleware=self._middleware, redirect_slashes=self._redirect_slashes)
         contexts: list[tuple[App, _httpy.Context]] = [(self, context)]
         for route in self._routes:
             routes.add(route.methods, route.pattern, _endpoint(route, context))
         for prefix, app in self._mounts:
-            below, found = app._native()
+            below, found = app._native(root_path)
             routes.mount(prefix, below)
             contexts.extend(found)
         return routes, contexts
 
     @contextlib.contextmanager
-    def _served(self) -> Iterator[None]:
+    def _served(self, root_path: str = "") -> Iterator[None]:
         """The time in which registering has no effect any more."""
         apps = list(self._mounted())
+        self._root_path = root_path
         for app in apps:
             app._servers += 1
         try:
@@ -261,6 +277,7 @@ def _endpoint(route: Route, context: _httpy.Context) -> _httpy.Endpoint:
         status=route.options.status,
         stream=route.options.stream,
         max_body_bytes=route.options.max_body_bytes,
+        timeout=route.options.timeout,
         middleware=route.middleware,
         label=f"{getattr(route.handler, '__module__', '')}.{hints.name_of(route.handler)}",
     )

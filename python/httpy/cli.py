@@ -1,41 +1,46 @@
-"""The command line: `httpy run`, `httpy routes`.
+"""The command line: `httpy run`, `httpy routes`, `httpy check`.
 
-A value comes from its flag, else from its `HTTPY_*` variable, else from the default. Mistakes of whoever
-types (a module that is not there, a port that is taken) are one line and exit 2; a program that fails shows
-its traceback and exits 1. This is the only module that reads the environment or decides how the process
-exits.
+Mistakes of whoever types (a module that is not there, a port that is taken) are one line and exit 2; a program that
+fails shows its traceback and exits 1, and so does a server that is not well. This is the only module that reads the
+environment (but for what a terminal says about colours, `logs.py`) or decides how the process exits.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Optional
 
 from . import _httpy
+from .config import nearest
 from .errors import ConfigError, RouteError
-from .loader import load_app
-from .loops import LOOPS
-from .server import Server
+from .flags import Option, Parsed, help_text, parse
+from .settings import (
+    APP,
+    Given,
+    Setting,
+    find_file,
+    from_environment,
+    from_mapping,
+    merge,
+    misspelled_variables,
+    table,
+    with_defaults,
+)
 
-_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+VERSION = Option("version", ("--version", "-V"), "", "show the versions of HTTPy and Python, and end")
+URL = Option("url", ("--url",), "URL", "ask a server that runs, instead of loading the app")
+TIMEOUT = Option("timeout", ("--timeout",), "SECONDS", "longest wait for its answer (default: 5)")
 
-# What the native half's values mean. Names and defaults are its own; one that is missing here is shown
-# without words.
-_MEANINGS = {
-    "max_target_bytes": "longest request target, in bytes; longer is 414",
-    "max_head_bytes": "largest request head, in bytes; larger is 431",
-    "max_fields": "most field lines of a request; more is 431",
-    "max_body_bytes": "largest request body a handler is given, in bytes; larger is 413",
-    "head_timeout": "longest wait for a complete request head, in seconds",
-    "grace": "longest wait for running requests when stopping, in seconds",
-    "backlog": "connections the system may queue before they are accepted",
-}
+_APP_NOTE = (
+    "APP is module:app, path/to/file.py:app or module:create_app(); without it HTTPY_APP, else main.py, app.py, "
+    "api.py or server.py of the folder, or of its only package that has one."
+)
+_VALUES_NOTE = (
+    "A value comes from its flag, else from its HTTPY_* variable, else from --config, httpy.toml or [tool.httpy] of "
+    "pyproject.toml, else it is the default. A switch is turned off by --no-NAME."
+)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -45,196 +50,271 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         arguments: Those after the program's name. Defaults to the process's own.
 
     Returns:
-        The exit status: 0, 1 if the program failed, 2 if the command line is wrong.
+        The exit status: 0; 1 if the program failed, or the server that was asked is not well; 2 if the command line
+        or the configuration is wrong.
     """
-    parser = _parser()
+    reporter = Reporter()
     try:
-        parsed = parser.parse_args(arguments)
-        command: Optional[Callable[[argparse.Namespace], None]] = getattr(parsed, "command", None)
-        if command is None:
-            parser.print_help()
-            return 2
-        command(parsed)
+        return _command(list(sys.argv[1:] if arguments is None else arguments), reporter)
     except (ConfigError, RouteError) as error:
-        print(f"httpy: error: {error}", file=sys.stderr)
+        reporter.say(f"httpy: error: {error}")
         return 2
     except KeyboardInterrupt:
         return 0
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        from .tracebacks import own_traceback
+
+        reporter.say(own_traceback(error))
+        return 1
+
+
+class Reporter:
+    """Says what went wrong, in the form that logs have.
+
+    Attributes:
+        format: "text", or "json" as soon as that is known to be wanted.
+    """
+
+    def __init__(self) -> None:
+        self.format = "text"
+
+    def say(self, text: str) -> None:
+        """Says it on standard error."""
+        # Not above: most commands have nothing to say there, and it imports logging.
+        from .logs import report
+
+        report(text, self.format)
+
+
+# Commands
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        run: What it does with its arguments; returns the exit status.
+        settings: The settings that it takes.
+        options: What else it takes.
+        usage: How it is written.
+        meaning: What it does, for `--help`.
+        notes: What else there is to know.
+    """
+
+    run: Callable[[Parsed, Reporter], int]
+    settings: Callable[[], dict[str, Setting]]
+    options: tuple[Option, ...]
+    usage: str
+    meaning: str
+    notes: tuple[str, ...] = ()
+
+
+def _command(arguments: list[str], reporter: Reporter) -> int:
+    commands = _commands()
+    name = arguments[0] if arguments else ""
+    if name in commands:
+        command = commands[name]
+        settings = command.settings()
+        parsed = parse(
+            arguments[1:], {key: one for key, one in settings.items() if key != "app"}, command.options
+        )
+        if "help" in parsed.options:
+            print(
+                help_text(command.usage, command.meaning, settings.values(), command.options, command.notes)
+            )
+            return 0
+        return command.run(parsed, reporter)
+    if name and not name.startswith("-"):
+        hint = (
+            f"; did you mean `httpy run {name}`?"
+            if ":" in name or name.endswith(".py")
+            else nearest(name, commands)
+        )
+        raise ConfigError(f"no command {name!r}{hint}")
+    options = parse(arguments, {}, (VERSION,)).options
+    if "version" in options:
+        print(_version())
+        return 0
+    print(_overview(commands))
+    return 0 if "help" in options else 2
+
+
+def _commands() -> dict[str, Command]:
+    return {
+        "run": Command(
+            _run,
+            table,
+            (),
+            "httpy run [APP] [flags]",
+            "Serves an app until SIGINT or SIGTERM.",
+            (_APP_NOTE, _VALUES_NOTE),
+        ),
+        "routes": Command(
+            _routes,
+            _app_settings,
+            (),
+            "httpy routes [APP] [flags]",
+            "Shows an app's routes, and what a request passes on its way.",
+            (_APP_NOTE,),
+        ),
+        "check": Command(
+            _check,
+            table,
+            (URL, TIMEOUT),
+            "httpy check [APP] [flags] | httpy check --url URL",
+            "Says whether `httpy run` would start with this configuration and app; binds nothing. With --url: asks a "
+            "server that runs whether it is well (a status from 200 to 399), for containers without another client. "
+            "URL is http://HOST:PORT/path, unix:/path/of/socket:/path, or /path for the configured address.",
+            (
+                _APP_NOTE,
+                "Exit status: 0 if it is well; 1 if the app fails, or the server is not well; 2 for mistakes.",
+            ),
+        ),
+    }
+
+
+def _app_settings() -> dict[str, Setting]:
+    return {
+        name: setting for name, setting in table().items() if setting.group == APP and name != "root_path"
+    }
+
+
+def _overview(commands: dict[str, Command]) -> str:
+    lines = ["usage: httpy COMMAND ...", "", "Serves Python applications over HTTP.", "", "commands:"]
+    lines += [f"  {name:<10}{command.meaning.partition('.')[0]}." for name, command in commands.items()]
+    lines += ["", "flags:", f"  {', '.join(VERSION.flags):<16}{VERSION.meaning}"]
+    lines += ["", "`httpy COMMAND --help` tells more."]
+    return "\n".join(lines)
+
+
+def _version() -> str:
+    import platform
+
+    return (
+        f"httpy {_httpy.__version__} ({platform.python_implementation()} {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()})"
+    )
+
+
+def _run(parsed: Parsed, reporter: Reporter) -> int:
+    from .running import run, set_up_logs
+
+    given = _gather(parsed)
+    settings = with_defaults(given)
+    reporter.format = settings["log_format"]
+    for hint in misspelled_variables(os.environ):
+        import logging
+
+        set_up_logs(settings)
+        logging.getLogger("httpy").warning(hint)
+    return run(_program(parsed, given), given, os.environ)
+
+
+def _routes(parsed: Parsed, reporter: Reporter) -> int:
+    given = _gather(parsed)
+    _program(parsed, given).load().describe()
+    return 0
+
+
+def _check(parsed: Parsed, reporter: Reporter) -> int:
+    if "url" in parsed.options:
+        return _probe(parsed)
+    if "timeout" in parsed.options:
+        raise ConfigError("--timeout is for --url")
+    from .identity import group_id, user_id
+    from .running import addresses_of, server_settings
+    from .server import Server
+
+    given = _gather(parsed)
+    settings = with_defaults(given)
+    reporter.format = settings["log_format"]
+    addresses = addresses_of(settings)
+    program = _program(parsed, given)
+    app = program.load()
+    server = Server(app, **{**server_settings(settings), "access_log": False})
+    # Finds out what is known only when the routes of mounts come together, and what a limit may be.
+    _httpy.Core(app._native()[0], server._config)
+    if settings["user"] is not None:
+        user_id(settings["user"])
+    if settings["group"] is not None:
+        group_id(settings["group"])
+    where = ", ".join(address.text for address in addresses)
+    print(f"ok: {program.shown} would be served on {where}")
+    return 0
+
+
+def _probe(parsed: Parsed) -> int:
+    from .check import Unhealthy, probe, read_url, url_of_address
+    from .settings import seconds
+
+    if parsed.words:
+        raise ConfigError(f"--url asks a server that runs: leave {parsed.words[0]!r} out")
+    url = parsed.options["url"]
+    if url.startswith("/"):
+        settings = with_defaults(_gather(parsed))
+        host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
+        url = url_of_address([*settings["bind"], f"{host}:{settings['port']}"][0], url)
+    written = parsed.options.get("timeout", "5")
+    try:
+        timeout = seconds(written)
+    except ValueError as error:
+        raise ConfigError(f"--timeout is {error}, not {written!r}") from None
+    try:
+        print(f"ok: {probe(read_url(url), timeout)}")
+    except Unhealthy as error:
+        print(f"httpy: {url} is not well: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(parsed: argparse.Namespace) -> None:
-    given = _given(parsed, os.environ)
-    level = given.pop("log_level")
-    debug = given.pop("debug")
-    _log_to_stderr(level)
-    app = load_app(parsed.app or os.environ.get("HTTPY_APP"))
-    if debug:
-        app.debug = True
-    Server(app, **given).run()
+# Settings
 
 
-def _routes(parsed: argparse.Namespace) -> None:
-    load_app(parsed.app or os.environ.get("HTTPY_APP")).describe()
+def _gather(parsed: Parsed) -> Given:
+    """The settings that somebody gave, from everywhere; goes to the folder and reads the environment file they name."""
+    flags = parsed.settings
+    _change_folder(flags.get("chdir") or os.environ.get("HTTPY_CHDIR"))
+    is_read = _read_env_file(flags.get("env_file") or os.environ.get("HTTPY_ENV_FILE"))
+    environment = from_environment(os.environ)
+    file = find_file(merge(flags, environment).get("config"))
+    if file is None:
+        return merge(flags, environment)
+    source, values = file
+    in_file = from_mapping(values, source)
+    if "chdir" not in flags and "chdir" not in environment:
+        _change_folder(in_file.get("chdir"))
+    if not is_read and _read_env_file(in_file.get("env_file")):
+        environment = from_environment(os.environ)
+    return merge(flags, environment, in_file)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One value of `httpy run`: its flag, its variable, its default.
-
-    Attributes:
-        name: As Python has it; the flag is `--name`, the variable `HTTPY_NAME`.
-        kind: Turns text into the value; bool makes it a switch.
-        default: Unless flag or variable say otherwise.
-        meaning: For `--help`.
-        choices: What it may be. None means anything.
-    """
-
-    name: str
-    kind: Callable[[str], Any]
-    default: Any
-    meaning: str
-    choices: Optional[tuple[str, ...]] = None
-
-    @property
-    def flag(self) -> str:
-        """The option, `--max-body-bytes`."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable, `HTTPY_MAX_BODY_BYTES`."""
-        return "HTTPY_" + self.name.upper()
-
-    def add_to(self, parser: argparse._ActionsContainer) -> None:
-        """Adds the flag, whose absence is None."""
-        shown = "off" if self.default is False else self.default
-        text = f"{self.meaning} (default: {shown}; {self.variable})".replace("%", "%%")
-        if self.kind is bool:
-            parser.add_argument(self.flag, dest=self.name, action="store_true", default=None, help=text)
-            return
-        metavar = {int: "N", float: "SECONDS"}.get(self.kind, self.name.upper())  # type: ignore[call-overload]
-        parser.add_argument(
-            self.flag,
-            dest=self.name,
-            type=self.kind,
-            default=None,
-            choices=self.choices,
-            metavar=None if self.choices else metavar,
-            help=text,
-        )
-
-    def read(self, text: str) -> Any:
-        """Reads the variable's text.
-
-        Raises:
-            ConfigError: if it is not what the value has to be.
-        """
-        if self.kind is bool:
-            return text.strip().lower() in ("1", "true", "yes", "on")
-        try:
-            value = self.kind(text)
-        except ValueError:
-            raise ConfigError(f"{self.variable}={text!r} is not {self.kind.__name__}") from None
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.variable} is one of {', '.join(self.choices)}, not {text!r}")
-        return value
+def _change_folder(folder: Optional[str]) -> None:
+    if not folder:
+        return
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise ConfigError(f"can't go to the folder {folder!r} (chdir): {error.strerror}") from None
 
 
-def _settings() -> list[Setting]:
-    """The values of `httpy run`; those of the native half come from there."""
-    own = [
-        Setting("host", str, "127.0.0.1", "address or host name to listen on"),
-        Setting("port", int, 8000, "port to listen on; 0 has the system choose"),
-        Setting("loop", str, "auto", "how the asyncio loop is served", LOOPS),
-        Setting("log_level", str, "info", "least level that is logged", _LOG_LEVELS),
-        Setting("debug", bool, False, "answer crashes with a page that shows them"),
-    ]
-    native = [
-        Setting(name, type(default), default, _MEANINGS.get(name, ""))
-        for name, default in _httpy.defaults().items()
-    ]
-    return own + native
+def _read_env_file(path: Optional[str]) -> bool:
+    """Reads a file into the environment, what is there already stays. Returns whether there was one to read."""
+    if not path:
+        return False
+    from .environment import read_env_file
+
+    for name, value in read_env_file(path).items():
+        os.environ.setdefault(name, value)
+    return True
 
 
-def _given(parsed: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values to run with. Native ones nobody gave are left out: the native half has their default."""
-    values: dict[str, Any] = {}
-    native = _httpy.defaults()
-    for setting in _settings():
-        value = getattr(parsed, setting.name)
-        if value is None and setting.variable in environment:
-            value = setting.read(environment[setting.variable])
-        if value is None and setting.name not in native:
-            value = setting.default
-        if value is not None:
-            values[setting.name] = value
-    return values
+def _program(parsed: Parsed, given: Given) -> Any:
+    from .loader import find_target
+    from .running import Program
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="httpy", description="Serves Python applications over HTTP.", formatter_class=_Formatter
-    )
-    parser.add_argument("--version", action="version", version=f"httpy {_httpy.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    run = commands.add_parser(
-        "run",
-        help="serve an app",
-        description="Serves an app until SIGINT or SIGTERM.",
-        formatter_class=_Formatter,
-    )
-    _add_app(run)
-    serving, limits = run.add_argument_group("serving"), run.add_argument_group("limits and times")
-    native = _httpy.defaults()
-    for setting in _settings():
-        setting.add_to(limits if setting.name in native else serving)
-    run.set_defaults(command=_run)
-
-    routes = commands.add_parser(
-        "routes",
-        help="show an app's routes",
-        description="Shows an app's routes and chain.",
-        formatter_class=_Formatter,
-    )
-    _add_app(routes)
-    routes.set_defaults(command=_routes)
-    return parser
-
-
-class _Formatter(argparse.HelpFormatter):
-    """Writes help as wide as the terminal.
-
-    argparse's own finds out how wide by `shutil`, at every start, which brings two compression libraries along.
-    """
-
-    def __init__(self, prog: str) -> None:
-        try:
-            columns = int(os.environ.get("COLUMNS", "")) or os.get_terminal_size().columns
-        except (ValueError, OSError):
-            columns = 80
-        super().__init__(prog, width=columns - 2)
-
-
-def _add_app(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "app",
-        nargs="?",
-        metavar="APP",
-        help="module:app, path/to/file.py:app or module:create_app() "
-        "(default: HTTPY_APP, else main.py or app.py of this folder)",
-    )
-
-
-def _log_to_stderr(level: str) -> None:
-    """Has what HTTPy logs shown, unless the app has set up logging already."""
-    logger = logging.getLogger("httpy")
-    logger.setLevel(level.upper())
-    if not logger.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
+    if len(parsed.words) > 1:
+        raise ConfigError(f"one app is served, found {' and '.join(map(repr, parsed.words))}")
+    app_dir = given.get("app_dir")
+    target = (parsed.words[0] if parsed.words else given.get("app")) or find_target(app_dir)
+    arguments = {"target": target, "factory": given.get("factory", False), "app_dir": app_dir}
+    return Program(target, "httpy.loader:load_app", arguments)

@@ -1,16 +1,15 @@
-"""Checks configuration names and values. The defaults themselves live in the native half, and only there."""
+"""Checks the configuration of one server. The defaults of limits live in the native half, and only there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import _httpy
 from .errors import ConfigError
-from .loops import LOOPS
 
-# What `App.run` takes and a later version will do, with the value that asks for nothing.
-_LATER = {"workers": 1, "reload": False, "certfile": None, "keyfile": None, "http3": False}
+LOG_FORMATS = ("text", "json")
+LOOPS = ("auto", "selector", "thread", "uvloop")
 
 
 def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -25,31 +24,48 @@ def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     native = _httpy.defaults()
     known = [*native, "loop"]
     for name in config:
-        if name in _LATER:
-            refuse_later(**{name: config[name]})
-        elif name not in known:
-            raise ConfigError(f"no configuration value {name!r}{nearest(name, known)}")
+        if name not in known:
+            _refuse(name, known)
     loop = config.get("loop", "auto")
     if loop not in LOOPS:
         raise ConfigError(f"loop is one of {', '.join(LOOPS)}, not {loop!r}")
     return str(loop), {name: value for name, value in config.items() if name in native}
 
 
-def refuse_later(**values: Any) -> None:
-    """Refuses what is not there yet.
+def _refuse(name: str, known: Iterable[str]) -> None:
+    # Not above: it needs this module.
+    from .settings import LATER, table
 
-    Raises:
-        ConfigError: naming the first value that asks for it.
-    """
-    for name, value in values.items():
-        if value != _LATER[name]:
-            raise ConfigError(f"{name}={value!r} is not there yet in this version of HTTPy")
+    if name in LATER:
+        raise ConfigError(f"{name} is not there yet in this version of HTTPy")
+    if name in table():
+        raise ConfigError(f"{name} is for App.run and the command line, not for a Server")
+    raise ConfigError(f"no configuration value {name!r}{nearest(name, known)}")
 
 
-def nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Returns a hint at the names that are spelled most alike, for the end of a message."""
     # Not above: only mistakes need it.
     import difflib
 
-    likely = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(likely)}?" if likely else f"; there are {', '.join(sorted(known))}"
+    names = list(known)
+    likely = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    if likely:
+        return f"; did you mean {' or '.join(likely)}?"
+    # 12: more is a list that nobody reads.
+    return f"; there are {', '.join(sorted(names))}" if len(names) <= 12 else ""
+
+
+def read_root_path(found: Any) -> str:
+    """Returns a root path without the slash at its end.
+
+    Raises:
+        ValueError: if it is no path; says what is expected.
+    """
+    # What belongs to a query or a fragment, or is not to be seen, would end up in the URLs that are built with it.
+    is_plain = (
+        isinstance(found, str) and found.isascii() and found.isprintable() and not set(found) & set("?#\\ ")
+    )
+    if not is_plain or (found and not found.startswith("/")):
+        raise ValueError("a percent-encoded path, such as /api")
+    return str(found).rstrip("/")

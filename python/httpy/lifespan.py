@@ -8,6 +8,7 @@ again; `on_shutdown` functions run only if every `on_startup` function has succe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +16,9 @@ from typing import Any, Optional
 
 from . import hints
 from .errors import ConfigError
+
+# What a cancelled function gets to clean up, before it is cancelled again.
+_NEXT_S = 1.0
 
 
 class Lifespan:
@@ -73,6 +77,60 @@ class Lifespan:
                 f"request.state, or nothing; found {type(state).__name__}"
             )
         return state
+
+
+class ends_within:  # noqa: N801
+    """Is an async context manager whose end is cancelled when it takes too long, and an error is logged then.
+
+    What still waits a second after that is cancelled again: one function after the other gets its second.
+
+    Args:
+        seconds: How long the end may take.
+        manager: The manager itself.
+    """
+
+    def __init__(self, seconds: float, manager: contextlib.AbstractAsyncContextManager[Any]) -> None:
+        self._seconds = seconds
+        self._manager = manager
+
+    async def __aenter__(self) -> Any:
+        return await self._manager.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> Optional[bool]:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        cancelled = 0
+        timer: Optional[asyncio.TimerHandle] = None
+
+        def cancel() -> None:
+            nonlocal cancelled, timer
+            cancelled += 1
+            task.cancel()
+            timer = loop.call_later(_NEXT_S, cancel)
+
+        timer = loop.call_later(self._seconds, cancel)
+        is_done = None
+        try:
+            is_done = await self._manager.__aexit__(*raised)
+        except asyncio.CancelledError:
+            if not cancelled:
+                raise
+        finally:
+            timer.cancel()
+            if cancelled:
+                _log_late(self._seconds)
+            # Python 3.11: so that nothing later on takes this for a cancellation of the whole task.
+            for _ in range(cancelled if hasattr(task, "uncancel") else 0):
+                task.uncancel()  # type: ignore[attr-defined, unused-ignore]
+        return is_done
+
+
+def _log_late(seconds: float) -> None:
+    import logging
+
+    logging.getLogger("httpy.lifespan").error(
+        "the app's shutdown took longer than %g s (shutdown_timeout) and was cancelled", seconds
+    )
 
 
 def check_hook(function: Any) -> None:

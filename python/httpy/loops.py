@@ -14,8 +14,6 @@ from typing import Any, Optional
 from . import _httpy
 from .errors import ConfigError
 
-LOOPS = ("auto", "selector", "thread", "uvloop")
-
 # Absent where the runtime can't be a selector: on Windows.
 _Selector: Any = getattr(_httpy, "Selector", None)
 
@@ -58,6 +56,13 @@ def new_loop(choice: str) -> asyncio.AbstractEventLoop:
 def runtime_of(loop: asyncio.AbstractEventLoop) -> Optional[_httpy.Selector]:
     """Returns the runtime that a loop waits in; None means that the server needs a thread for its own."""
     return loop.runtime if isinstance(loop, RuntimeLoop) else None
+
+
+def driver_of(choice: str) -> str:
+    """Returns the name of the driver that a choice leads to, for people."""
+    if choice == "auto":
+        return "thread" if _Selector is None else "selector"
+    return "thread, uvloop" if choice == "uvloop" else choice
 
 
 def driver_name(loop: asyncio.AbstractEventLoop) -> str:

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class RouteOptions(TypedDict, total=False):
     inline: bool
     stream: bool
     max_body_bytes: Optional[int]
+    timeout: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Options:
     inline: bool = False
     stream: bool = False
     max_body_bytes: Optional[int] = None
+    timeout: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ class Registry:
                 to False, which runs it on a thread that may block.
             stream: Starts the handler before the request body has arrived. Defaults to False.
             max_body_bytes: The largest body the handler takes. Defaults to the server's own limit.
+            timeout: The longest the handler, with its middleware, may take to answer, in seconds; 0 is as long
+                as it takes. Then its task is cancelled and the answer is 503; a plain `def` goes on, for nobody.
+                Defaults to the server's `handler_timeout`.
 
         Raises:
             RouteError: if the pattern is malformed, another route answers the same requests, or a parameter
@@ -299,6 +305,12 @@ def _options(options: RouteOptions, pattern: str, handler: Any) -> Options:
         known = ", ".join(Options.__dataclass_fields__)
         raise RouteError(
             f"{hints.place(handler)}: route {pattern} has no option {unknown[0]!r}; there are {known}"
+        )
+    timeout = options.get("timeout")
+    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 <= timeout < math.inf):
+        raise RouteError(
+            f"{hints.place(handler)}: route {pattern}: timeout is a number of seconds that is not negative, "
+            f"found {timeout!r}"
         )
     return Options(**options)
 

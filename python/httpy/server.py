@@ -14,22 +14,28 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _httpy
-from .config import split_config
+from .banner import banner
+from .config import LOG_FORMATS, read_root_path, split_config
 from .errors import ConfigError
+from .lifespan import ends_within
+from .logs import forward
 from .loops import driver_name, new_loop, run_to_end, runtime_of
-from .signals import stop_on_signals
+from .signals import STOP_SIGNALS, LastResort, stop_on_signals
+from .urls import http_url, url_of
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .app import App
+    from .systemd import Notifier
 
 
 class Server:
@@ -39,6 +45,14 @@ class Server:
         app: The app.
         host: The address or host name to listen on. Defaults to 127.0.0.1.
         port: The port. Defaults to 8000; 0 has the system choose, and `port` then says which.
+        sockets: Sockets that listen already, TCP or unix, to be served instead of host and port. The server takes
+            them over: it closes them when it stops accepting, and so starts only once. Defaults to none.
+        shared: Whether other processes may hold these sockets too. If not, the server can have the system refuse
+            connections while it takes those that came before. Defaults to True.
+        access_log: Whether every request is a line on standard output, or the path of a file to have these lines at
+            its end. Defaults to False.
+        log_format: "text" or "json", for the access log. Defaults to "text".
+        root_path: What a proxy takes away from the beginning of paths before it asks. Defaults to nothing.
         **config: Limits and the like, as of `App.run`; `loop` is "auto", "selector", "thread" or "uvloop".
 
     Raises:
@@ -49,7 +63,19 @@ class Server:
         ...     urllib.request.urlopen(server.url)
     """
 
-    def __init__(self, app: App, *, host: str = "127.0.0.1", port: int = 8000, **config: Any) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        sockets: Sequence[socket.socket] = (),
+        shared: bool = True,
+        access_log: Union[bool, str] = False,
+        log_format: str = "text",
+        root_path: str = "",
+        **config: Any,
+    ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ConfigError(f"port is a number from 0 to 65535, not {port!r}")
         if not hasattr(app, "_native"):
@@ -57,33 +83,62 @@ class Server:
         self._app = app
         self._host = host
         self._wanted_port = port
+        for one in sockets:
+            if not isinstance(one, socket.socket):
+                raise ConfigError(f"sockets are sockets that listen, found {one!r}")
+        self._sockets = tuple(sockets)
+        self._shared = shared
+        # Where the sockets listen: they are gone when it is asked for.
+        self._urls = [url_of(one) for one in self._sockets]
+        if log_format not in LOG_FORMATS:
+            raise ConfigError(f"log_format is one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
+        self._access_log = access_log
+        self._log_format = log_format
+        try:
+            self._root_path = read_root_path(root_path)
+        except ValueError as error:
+            raise ConfigError(f"root_path is {error}, not {root_path!r}") from None
         self._choice, self._config = split_config(config)
         self._lock = threading.Lock()
         self._is_used = False
         self._is_accepting = False
+        self._is_ready = False
         self._port: Optional[int] = None
+        for address in (one.getsockname() for one in reversed(self._sockets)):
+            if isinstance(address, tuple):
+                self._host, self._port = address[:2]
         self._thread: Optional[threading.Thread] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stop_wanted: Optional[asyncio.Event] = None
         self._grace: Optional[float] = None
+        self._leave_queued = False
         self._serving: Optional[asyncio.Task[None]] = None
         self._failure: Optional[BaseException] = None
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it accepts connections and has not been asked to stop."""
+        return self._is_ready
+
+    @property
     def host(self) -> str:
-        """The host it was given."""
+        """The host it was given; with sockets, that of the first TCP one."""
         return self._host
 
     @property
     def port(self) -> int:
-        """The port it listens on; before it does, the one it was given."""
+        """The port it listens on; before it does, the one it was given. With sockets, that of the first TCP one."""
         return self._wanted_port if self._port is None else self._port
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds it, without a slash at the end."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        """Where a client on this machine finds it, without a slash at the end: `http://host:port`, `unix:path`."""
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens: one for each socket."""
+        return list(self._urls) or [http_url(self._host, self.port)]
 
     def start(self) -> None:
         """Starts serving on a thread of its own, and returns when it accepts connections.
@@ -141,10 +196,17 @@ class Server:
             Exception: what the app's startup raised.
         """
         self._claim()
-        await self._serve(lambda: None)
+        await self._serve(Observer())
 
-    def run(self) -> None:
+    def run(self, observer: Optional[Observer] = None, notifier: Optional[Notifier] = None) -> None:
         """Serves from the main thread until SIGINT or SIGTERM; `App.run` and the command line are this.
+
+        If the app's shutdown, or a thread that it has left in asyncio's executor, still blocks the process some
+        seconds after `shutdown_timeout`, the process ends.
+
+        Args:
+            observer: Is told what happens. Defaults to a line on standard error when connections are accepted.
+            notifier: Tells the service manager what happens. Defaults to nobody.
 
         Raises:
             ConfigError: if the address or the loop can't be had.
@@ -155,18 +217,32 @@ class Server:
             raise RuntimeError("a loop runs in this thread already: use `await Server(app).serve()`")
         loop = new_loop(self._choice)
         self._claim()
+        told = observer or _Announcer()
+        if notifier is not None:
+            told = _Notifying(told, notifier)
 
         async def main() -> None:
             task = asyncio.current_task()
             assert task is not None
-            with stop_on_signals(loop, lambda grace: self._on_signal(task, grace)):
-                await self._serve(lambda: self._announce(loop))
+            with stop_on_signals(loop, lambda grace: on_signal(task, grace), told.signals):
+                await self._serve(told, on_drained=last_resort.start)
 
+        def on_signal(task: asyncio.Task[None], grace: Optional[float]) -> None:
+            # The first one has no grace, the second one has none left.
+            if grace is None and not self._is_accepting:
+                task.cancel()
+            elif grace is not None or not told.takes_signal():
+                self._ask_to_stop(grace)
+
+        still = "the app's shutdown, or what it left in asyncio's executor, does not come to an end"
+        last_resort = LastResort(self._shutdown_limit(), still)
         try:
             run_to_end(loop, main())
         except asyncio.CancelledError:
             # A signal during startup.
             pass
+        finally:
+            last_resort.cancel()
 
     def __enter__(self) -> Server:
         self.start()
@@ -184,7 +260,7 @@ class Server:
         """Starts serving inside the running loop, and returns when it accepts connections."""
         self._claim()
         accepting = asyncio.get_running_loop().create_future()
-        self._serving = asyncio.ensure_future(self._serve(lambda: accepting.set_result(None)))
+        self._serving = asyncio.ensure_future(self._serve(_Accepting(accepting)))
         try:
             await asyncio.wait({self._serving, accepting}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -210,15 +286,18 @@ class Server:
             if self._is_used:
                 raise RuntimeError("the server runs already")
             self._is_used = True
-        self._port = self._grace = self._failure = None
+        self._grace = self._failure = None
+        self._leave_queued = False
+        if not self._sockets:
+            self._port = None
 
     def _release(self) -> None:
         self._loop = self._stop_wanted = None
-        self._is_accepting = self._is_used = False
+        self._is_accepting = self._is_ready = self._is_used = False
 
     def _run_thread(self, accepting: concurrent.futures.Future[None]) -> None:
         try:
-            run_to_end(new_loop(self._choice), self._serve(lambda: accepting.set_result(None)))
+            run_to_end(new_loop(self._choice), self._serve(_Accepting(accepting)))
         except BaseException as error:
             self._is_used = False
             if accepting.done():
@@ -226,31 +305,59 @@ class Server:
             else:
                 accepting.set_exception(error)
 
-    async def _serve(self, on_accepting: Callable[[], None]) -> None:
+    async def _serve(self, observer: Observer, on_drained: Callable[[], None] = lambda: None) -> None:
         """Binds, starts the app, accepts until asked to stop, drains, stops the app."""
         loop = asyncio.get_running_loop()
         self._loop, self._stop_wanted = loop, asyncio.Event()
         core: Optional[_httpy.Core] = None
         try:
-            with self._app._served():
-                routes, contexts = self._app._native()
-                core = _httpy.Core(routes, self._config)
-                self._port = core.bind(_address(self._host), self._wanted_port)
-                async with self._app._live(contexts):
+            with self._app._served(self._root_path):
+                routes, contexts = self._app._native(self._root_path)
+                access_log = self._open_access_log()
+                core = _httpy.Core(routes, self._config, access_log=access_log)
+                self._listen(core)
+                forward()
+                observer.starting(core)
+                async with ends_within(self._shutdown_limit(), self._app._live(contexts)):
                     core.start(runtime_of(loop), loop)
-                    self._is_accepting = True
-                    on_accepting()
+                    self._is_accepting = self._is_ready = True
+                    observer.accepting(self, loop)
                     try:
                         await self._stop_wanted.wait()
                     finally:
+                        self._is_ready = False
+                        for _, context in contexts:
+                            context.stop()
+                        observer.stopping()
                         try:
                             await self._drain(core)
                         finally:
                             core.close()
+                            if access_log is not None:
+                                access_log.flush()
+                            on_drained()
         finally:
             # It belongs to this thread; a failure's traceback would carry it to another.
             core = None
             self._release()
+
+    def _open_access_log(self) -> Optional[_httpy.AccessLog]:
+        if self._access_log is False:
+            return None
+        path = None if self._access_log is True else os.fspath(self._access_log)
+        return _httpy.AccessLog(path, format="json" if self._log_format == "json" else "text")
+
+    def _shutdown_limit(self) -> float:
+        given = self._config.get("shutdown_timeout")
+        return float(_httpy.defaults()["shutdown_timeout"] if given is None else given)
+
+    def _listen(self, core: _httpy.Core) -> None:
+        if not self._sockets:
+            self._port = core.bind(_address(self._host), self._wanted_port)
+        for one in self._sockets:
+            if one.fileno() == -1:
+                raise ConfigError("the sockets of this server are closed: it has served them before")
+            core.adopt(one.detach(), shared=self._shared)
 
     async def _drain(self, core: _httpy.Core) -> None:
         """Waits for running requests; asked again meanwhile, with a grace, it waits no longer than that."""
@@ -258,7 +365,7 @@ class Server:
         asked = self._stop_wanted
         assert asked is not None
         asked.clear()
-        core.stop(self._grace, lambda cut_off: drained.set())
+        core.stop(self._grace, lambda cut_off: drained.set(), leave_queued=self._leave_queued)
         longest: Optional[float] = None
         while not drained.is_set():
             waiting = [asyncio.ensure_future(event.wait()) for event in (drained, asked)]
@@ -273,7 +380,7 @@ class Server:
                 asked.clear()
                 longest = self._grace if self._grace is not None else longest
 
-    def _ask_to_stop(self, grace: Optional[float]) -> None:
+    def _ask_to_stop(self, grace: Optional[float], *, leave_queued: bool = False) -> None:
         loop = self._loop
         if loop is None:
             return
@@ -281,6 +388,7 @@ class Server:
         def ask() -> None:
             if self._stop_wanted is not None:
                 self._grace = grace
+                self._leave_queued = leave_queued
                 self._stop_wanted.set()
 
         try:
@@ -289,20 +397,72 @@ class Server:
             # The loop has closed in between: it is stopped.
             pass
 
-    def _on_signal(self, task: asyncio.Task[None], grace: Optional[float]) -> None:
-        """A signal has come: with grace None the first, with 0 the second."""
-        if self._is_accepting or grace is not None:
-            self._ask_to_stop(grace)
-        else:
-            task.cancel()
 
-    def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
-        print(
-            f"HTTPy {_httpy.__version__} serves {self._app.title} on {self.url} "
-            f"(loop: {driver_name(loop)}; Ctrl-C stops)",
-            file=sys.stderr,
-            flush=True,
-        )
+class Observer:
+    """Is told what becomes of a server. All on the server's thread; does nothing by itself.
+
+    Attributes:
+        signals: The signals that stop a server that has the main thread.
+    """
+
+    signals: Sequence[int] = STOP_SIGNALS
+
+    def starting(self, core: _httpy.Core) -> None:
+        """The sockets listen, and the app's startup begins."""
+
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        """Connections are accepted."""
+
+    def takes_signal(self) -> bool:
+        """The first signal has come. Returns whether that is taken care of; else the server stops."""
+        return False
+
+    def stopping(self) -> None:
+        """The server was asked to stop, and has not stopped to accept yet."""
+
+
+class _Announcer(Observer):
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        print(banner(server._app.title, server.urls, driver=driver_name(loop)), file=sys.stderr, flush=True)
+
+
+class _Notifying(Observer):
+    """Tells the service manager what it is told, and another observer everything."""
+
+    def __init__(self, other: Observer, notifier: Notifier) -> None:
+        self._other = other
+        self._notifier = notifier
+        self.signals = other.signals
+
+    def starting(self, core: _httpy.Core) -> None:
+        self._other.starting(core)
+
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._other.accepting(server, loop)
+        self._notifier.ready()
+        watchdog_s = self._notifier.watchdog_s
+        if watchdog_s is not None:
+            self._show_life(loop, watchdog_s / 2)
+
+    def takes_signal(self) -> bool:
+        return self._other.takes_signal()
+
+    def stopping(self) -> None:
+        self._notifier.stopping()
+        self._other.stopping()
+
+    def _show_life(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
+        # For as long as the loop runs: draining is no reason to be killed.
+        self._notifier.alive()
+        loop.call_later(every, self._show_life, loop, every)
+
+
+class _Accepting(Observer):
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def accepting(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._future.set_result(None)
 
 
 def _is_in_loop() -> bool:

@@ -1,4 +1,4 @@
-"""Turns SIGINT and SIGTERM into a stop, in the main thread.
+"""Turns SIGINT, SIGTERM and SIGHUP into a stop, in the main thread.
 
 The first signal asks for a graceful stop. The second asks for one at once and gives the app's shutdown a
 second; then, or at a third, the process ends, whatever still blocks it.
@@ -8,25 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional
 
 # 1 s: what someone who has pressed Ctrl-C twice will wait for.
 _LAST_GRACE_S = 1.0
+# What a terminal or a file needs is less; a pipe that nobody reads takes for ever.
+_FLUSH_S = 0.2
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGTERM from outside, and sends SIGBREAK for Ctrl-Break. SIGHUP is a terminal that is closed; workers
+# are restarted by it, but a process that is alone can't do that without being away for a while.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
 
 
 @contextlib.contextmanager
 def stop_on_signals(
-    loop: asyncio.AbstractEventLoop, stop: Callable[[Optional[float]], Any]
+    loop: asyncio.AbstractEventLoop,
+    stop: Callable[[Optional[float]], Any],
+    signals: Iterable[int] = STOP_SIGNALS,
 ) -> Iterator[None]:
-    """Calls `stop(None)` on the loop at the first signal, and `stop(0.0)` at the second.
+    """Calls `stop(None)` on the loop at the first of these signals, and `stop(0.0)` at the second.
 
     Without effect outside the main thread, where Python has no signals.
     """
@@ -34,8 +43,7 @@ def stop_on_signals(
         yield
         return
     count = 0
-    last = threading.Timer(_LAST_GRACE_S, _end_now)
-    last.daemon = True
+    last = LastResort(0.0)
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal count
@@ -48,7 +56,10 @@ def stop_on_signals(
         else:
             _end_now()
 
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    # What `nohup` has had ignored stays so.
+    hangup = getattr(signal, "SIGHUP", None)
+    heeded = [number for number in signals if number != hangup or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in heeded}
     try:
         with _wakes(loop):
             yield
@@ -56,6 +67,36 @@ def stop_on_signals(
         last.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class LastResort:
+    """Ends the process, with status 0, when something that has to end does not. For stops that were asked for.
+
+    Args:
+        seconds: How long it may take, besides the second that anything may take.
+        complaint: What to say then, with what every thread does. Defaults to nothing.
+    """
+
+    def __init__(self, seconds: float, complaint: str = "") -> None:
+        self._timer = threading.Timer(seconds + _LAST_GRACE_S, self._end)
+        self._timer.daemon = True
+        self._complaint = complaint
+
+    def start(self) -> None:
+        """Begins to count; from any thread, once."""
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """It has ended."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        if self._complaint:
+            # Not by way of logging, whose locks may be what blocks.
+            with contextlib.suppress(OSError):
+                os.write(2, f"httpy: {self._complaint}; the process ends\n".encode())
+                faulthandler.dump_traceback(2)
+        _end_now()
 
 
 @contextlib.contextmanager
@@ -86,8 +127,15 @@ def _empty(waiting: socket.socket) -> None:
 
 
 def _end_now() -> None:
+    # Aside, since whoever is stuck may be stuck in writing.
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(_FLUSH_S)
+    # Not `sys.exit`: that waits for threads, and the loop may be blocked.
+    os._exit(0)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    # Not `sys.exit`: that waits for threads, and the loop may be blocked.
-    os._exit(0)

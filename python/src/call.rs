@@ -3,11 +3,16 @@
 //! A Python function as a handler of the server: the content is awaited, the function is called where its kind says,
 //! and what it returns or raises becomes a response.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use httpy::{Body, Handler, Reply, Request, Response, error::Kind as Fault, route::Pattern};
+use httpy::{
+    Body, Config, Handler, Reply, Request, Response,
+    error::Kind as Fault,
+    middleware::{InFlight, within},
+    route::Pattern,
+};
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyException, prelude::*, types::PyDict};
 
 use crate::{
@@ -17,7 +22,7 @@ use crate::{
     context::{Context, PyContext},
     driver::{self, Kind, Then, Visit, Watch, is_awaitable},
     errors,
-    failures::{http_error, internal_error, log_failure, plain_detail},
+    failures::{http_error, internal_error, log_failure, log_late, plain_detail, unavailable},
     fields,
     onward::Onward,
     plan::{self, Described, Plan, Unfit},
@@ -34,6 +39,8 @@ pub(crate) struct Endpoint {
     status: StatusCode,
     stream: bool,
     max_body_bytes: Option<u64>,
+    /// Takes the place of the server's; zero is none.
+    timeout: Option<Duration>,
     label: String,
     context: Arc<Context>,
     /// Python middleware of this route alone, outermost first; it comes inside the application's.
@@ -43,7 +50,7 @@ pub(crate) struct Endpoint {
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, label=String::new(), middleware=Vec::new()))]
+    #[pyo3(signature = (function, *, kind, context, parameters=Vec::new(), keywords=0, status=200, stream=false, max_body_bytes=None, timeout=None, label=String::new(), middleware=Vec::new()))]
     #[allow(clippy::too_many_arguments)] // Keywords of a constructor.
     fn new(
         py: Python<'_>,
@@ -55,6 +62,7 @@ impl Endpoint {
         status: u16,
         stream: bool,
         max_body_bytes: Option<u64>,
+        timeout: Option<f64>,
         label: String,
         middleware: Vec<Py<PyAny>>,
     ) -> PyResult<Self> {
@@ -64,6 +72,10 @@ impl Endpoint {
             "pooled" => Kind::Pooled,
             other => return Err(pyo3::exceptions::PyValueError::new_err(format!("no kind {other:?}"))),
         };
+        let seconds = |seconds| {
+            let message = format!("timeout is a number of seconds that is not negative, not {seconds}");
+            Duration::try_from_secs_f64(seconds).map_err(|_| pyo3::exceptions::PyValueError::new_err(message))
+        };
         let required = crate::required(py)?;
         Ok(Self {
             plan: Plan::new(py, function, parameters, keywords, required.bind(py))?,
@@ -71,6 +83,7 @@ impl Endpoint {
             status: response::status(status)?,
             stream,
             max_body_bytes,
+            timeout: timeout.map(seconds).transpose()?,
             label,
             context: context.0.clone(),
             middleware,
@@ -89,7 +102,33 @@ impl Endpoint {
     }
 }
 
+/// The limits of one server on what its handlers do.
+#[derive(Clone)]
+pub(crate) struct Limits {
+    max_body_bytes: u64,
+    timeout: Option<Duration>,
+    in_flight: InFlight,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            max_body_bytes: config.max_body_bytes,
+            timeout: config.handler_timeout,
+            in_flight: InFlight::new(config),
+        }
+    }
+}
+
 impl Endpoint {
+    /// Says at registration what the function takes and the pattern lacks.
+    ///
+    /// # Errors
+    /// `ValueError` if there is something.
+    pub(crate) fn check(&self, py: Python<'_>, pattern: &Pattern) -> PyResult<()> {
+        self.plan.on_route(py, pattern, "").map(drop)
+    }
+
     /// The handler for one route.
     ///
     /// # Errors
@@ -99,7 +138,7 @@ impl Endpoint {
         py: Python<'_>,
         pattern: &Pattern,
         prefix: &str,
-        max_body_bytes: u64,
+        limits: &Limits,
         chain: &Arc<Chain>,
     ) -> PyResult<Arc<Callable>> {
         let plan = self.plan.on_route(py, pattern, prefix)?;
@@ -113,7 +152,11 @@ impl Endpoint {
             kind: self.kind,
             status: self.status,
             stream: self.stream,
-            max_body_bytes: self.max_body_bytes.unwrap_or(max_body_bytes),
+            limits: Limits {
+                max_body_bytes: self.max_body_bytes.unwrap_or(limits.max_body_bytes),
+                timeout: self.timeout.or(limits.timeout).filter(|timeout| !timeout.is_zero()),
+                in_flight: limits.in_flight.clone(),
+            },
             label: self.label.clone(),
             context: self.context.clone(),
             chain,
@@ -128,7 +171,7 @@ pub(crate) struct Callable {
     kind: Kind,
     status: StatusCode,
     stream: bool,
-    max_body_bytes: u64,
+    limits: Limits,
     label: String,
     context: Arc<Context>,
     needs_request: bool,
@@ -173,19 +216,21 @@ pub(crate) struct Routed(pub(crate) Arc<Callable>);
 impl Handler for Routed {
     fn call(&self, mut request: Request) -> Reply {
         let callable = &self.0;
+        let max_body_bytes = callable.limits.max_body_bytes;
         if callable.stream {
-            return arriving::answer(request, callable.max_body_bytes, |request, content| {
-                callable.run(request, content)
-            });
+            return arriving::answer(request, max_body_bytes, |request, content| callable.run(request, content));
         }
         let content = match &mut request.body {
             Body::Empty => Bytes::new(),
-            Body::Full(content) if content.len() as u64 <= callable.max_body_bytes => std::mem::take(content),
+            Body::Full(content) if content.len() as u64 <= max_body_bytes => std::mem::take(content),
             _ => {
+                if let Some(refused) = callable.limits.in_flight.refuse_early() {
+                    return refused.into();
+                }
                 let callable = callable.clone();
                 return Reply::later(async move {
                     let body = std::mem::take(&mut request.body);
-                    match body.collect(callable.max_body_bytes).await {
+                    match body.collect(max_body_bytes).await {
                         Ok((content, _trailers)) => callable.run(request, Content::Whole(content)).await,
                         Err(error) => callable.refuse(request, &error).await,
                     }
@@ -207,24 +252,51 @@ impl Callable {
         if self.chain.is_empty() && !self.context.answers(status.as_u16()) {
             return plain_detail(status, &no.detail).into();
         }
-        Python::attach(|py| Self::refusing(py, &self.context, &self.chain, no)).answer_refused(request)
+        Python::attach(|py| Self::refusing(py, &self.context, &self.chain, &self.limits, no)).answer_refused(request)
     }
 
+    /// Enters Python, when there is a place. All that does comes by here, and nothing waits for its client any more, but for
+    /// content that the function itself reads.
     fn run(self: &Arc<Self>, request: Request, content: Content) -> Reply {
-        // Middleware is asynchronous, whatever it leads to.
-        let kind = if self.chain.is_empty() { self.kind } else { Kind::Async };
-        let asked = Asked { raw: Some(request), content: Some(content), object: None };
-        driver::run(kind, Through { callable: self.clone(), asked, tried: 0 })
+        let callable = self.clone();
+        self.limits.in_flight.admit(move || {
+            // Middleware is asynchronous, whatever it leads to.
+            let kind = if callable.chain.is_empty() { callable.kind } else { Kind::Async };
+            let asked = Asked { raw: Some(request), content: Some(content), object: None };
+            let timeout = callable.limits.timeout.map(|limit| (limit, callable.clone()));
+            let reply = driver::run(kind, Through { callable, asked, tried: 0 });
+            match timeout {
+                None => reply,
+                Some((limit, callable)) => within(limit, reply, move || callable.late()),
+            }
+        })
+    }
+
+    /// The answer in place of one that takes too long.
+    fn late(self: Arc<Self>) -> Response {
+        driver::tell(Box::new(move |py, _| {
+            let seconds = self.limits.timeout.unwrap_or_default().as_secs_f64();
+            // Where routing said no, there is middleware only.
+            let label = if self.refused.is_some() { "middleware" } else { &self.label };
+            log_late(py, label, seconds);
+        }));
+        unavailable()
     }
 
     /// What answers a request that reaches no function, for an application with middleware or error handlers of its own.
-    pub(crate) fn refusing(py: Python<'_>, context: &Arc<Context>, chain: &Arc<Chain>, refused: Refused) -> Arc<Self> {
+    pub(crate) fn refusing(
+        py: Python<'_>,
+        context: &Arc<Context>,
+        chain: &Arc<Chain>,
+        limits: &Limits,
+        refused: Refused,
+    ) -> Arc<Self> {
         Arc::new(Self {
             plan: Arc::new(Plan::empty(py)),
             kind: Kind::Inline,
             status: StatusCode::OK,
             stream: false,
-            max_body_bytes: 0,
+            limits: limits.clone(),
             label: String::new(),
             context: context.clone(),
             needs_request: true,
@@ -319,7 +391,7 @@ impl Callable {
         };
         if !error.is_instance_of::<PyException>(py) {
             // Cancelled: by the client, who is gone, or by a server that stops. Nobody's failure.
-            let mut response = httpy::route::refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+            let mut response = unavailable();
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return (Then::Answer(response), tried);
         }

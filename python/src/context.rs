@@ -1,6 +1,9 @@
 //! What all endpoints of one application share: the application object, its state, and how errors are answered.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyDict};
 
@@ -9,7 +12,9 @@ pub(crate) struct Context {
     app: Py<PyAny>,
     on_error: Option<Py<PyAny>>,
     statuses: Vec<u16>,
+    root_path: String,
     state: Mutex<Option<Py<PyDict>>>,
+    is_stopping: AtomicBool,
 }
 
 impl Context {
@@ -25,6 +30,16 @@ impl Context {
     /// Whether the application answers this status itself when HTTPy would.
     pub(crate) fn answers(&self, status: u16) -> bool {
         self.statuses.contains(&status)
+    }
+
+    /// What a proxy has taken away from the beginning of paths.
+    pub(crate) fn root_path(&self) -> &str {
+        &self.root_path
+    }
+
+    /// Whether the server stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Relaxed)
     }
 
     /// A namespace for one request.
@@ -46,9 +61,16 @@ pub(crate) struct PyContext(pub(crate) Arc<Context>);
 #[pymethods]
 impl PyContext {
     #[new]
-    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new()))]
-    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>) -> Self {
-        Self(Arc::new(Context { app, on_error, statuses, state: Mutex::new(None) }))
+    #[pyo3(signature = (app, *, on_error=None, statuses=Vec::new(), root_path=String::new()))]
+    fn new(app: Py<PyAny>, on_error: Option<Py<PyAny>>, statuses: Vec<u16>, root_path: String) -> Self {
+        Self(Arc::new(Context {
+            app,
+            on_error,
+            statuses,
+            root_path,
+            state: Mutex::new(None),
+            is_stopping: AtomicBool::new(false),
+        }))
     }
 
     /// Sets what appears on every request's `state`.
@@ -59,6 +81,11 @@ impl PyContext {
         let old = self.0.lock().replace(dict.unbind());
         drop(old);
         Ok(())
+    }
+
+    /// Tells requests that the server stops.
+    fn stop(&self) {
+        self.0.is_stopping.store(true, Relaxed);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

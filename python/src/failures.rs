@@ -1,7 +1,7 @@
 //! HTTPy's own answers to errors: what an `HTTPError` says, and 500 for everything else.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use httpy::{Body, Response};
+use httpy::{Body, Response, message::refusal};
 use pyo3::{
     intern,
     prelude::*,
@@ -46,16 +46,33 @@ pub(crate) fn plain_detail(status: StatusCode, detail: &str) -> Response {
 
 /// What a client learns of a crash.
 pub(crate) fn internal_error() -> Response {
-    httpy::route::refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+    refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
 }
 
-/// Logs a handler's failure with its traceback, to the logger `httpy.error`.
+/// What a client learns of a handler that was given up.
+pub(crate) fn unavailable() -> Response {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+}
+
+/// Logs a handler's failure with its traceback.
 pub(crate) fn log_failure(py: Python<'_>, label: &str, target: &str, error: &PyErr) {
+    log(py, "%s failed: %s", [label, target], Some(error));
+}
+
+/// Logs that a handler took too long.
+pub(crate) fn log_late(py: Python<'_>, label: &str, seconds: f64) {
+    log(py, "%s was answered with 503 after %s seconds (handler_timeout)", [label, &seconds.to_string()], None);
+}
+
+/// Logs an error to the logger `httpy.error`.
+fn log(py: Python<'_>, message: &str, [first, second]: [&str; 2], error: Option<&PyErr>) {
     let log = || -> PyResult<()> {
         let logger = py.import("logging")?.call_method1("getLogger", ("httpy.error",))?;
         let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", errors::raised(py, error))?;
-        logger.call_method("error", ("%s failed: %s", label, target), Some(&kwargs))?;
+        if let Some(error) = error {
+            kwargs.set_item("exc_info", errors::raised(py, error))?;
+        }
+        logger.call_method("error", (message, first, second), Some(&kwargs))?;
         Ok(())
     };
     if let Err(error) = log() {

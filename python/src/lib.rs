@@ -2,8 +2,11 @@
 //!
 //! `plan.rs` is filled once per route, `call.rs` runs once per request, `driver/` says where.
 
+mod access_log;
 mod afterwards;
 mod arriving;
+#[cfg(unix)]
+mod board;
 mod call;
 mod chain;
 mod context;
@@ -12,7 +15,10 @@ mod driver;
 mod errors;
 mod failures;
 mod fields;
+#[cfg(unix)]
+mod hangup;
 mod json;
+mod log;
 mod onward;
 mod outgoing;
 mod plan;
@@ -24,6 +30,8 @@ mod server;
 mod site;
 mod symbols;
 mod threads;
+mod toml;
+mod watch;
 
 use pyo3::{prelude::*, sync::PyOnceLock};
 
@@ -38,23 +46,27 @@ pub(crate) fn required(py: Python<'_>) -> PyResult<&'static Py<PyAny>> {
 mod _httpy {
     #[pymodule_export]
     use crate::{
+        access_log::AccessLog,
         arriving::Chunks,
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
         json::{json_dumps, json_layout, json_loads},
+        log::forward_logs,
         onward::{Next, Onward},
         plan::{to_bool, to_float, to_int},
         query::QueryParams,
         request::PyRequest,
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
-        server::{Core, defaults},
+        server::{Core, defaults, supervision_defaults},
+        toml::read_toml,
+        watch::Watch,
     };
 
     #[cfg(unix)]
     #[pymodule_export]
-    use crate::driver::Selector;
+    use crate::{driver::Selector, hangup::end_after_hangup};
 
     use pyo3::{prelude::*, types::PyMapping};
 

@@ -186,10 +186,11 @@ impl PyRequest {
         PyBytes::new(py, self.head.uri.path().as_bytes())
     }
 
-    /// The path the mounts on the way have taken.
+    /// The path that a proxy and the mounts on the way have taken.
     #[getter]
-    fn root_path(&self) -> Cow<'_, str> {
-        percent_decode_str(&self.head.uri.path()[..self.head.root_len]).decode_utf8_lossy()
+    fn root_path(&self) -> String {
+        let (before, mounts) = (self.context.root_path(), &self.head.uri.path()[..self.head.root_len]);
+        [before, mounts].map(|part| percent_decode_str(part).decode_utf8_lossy()).concat()
     }
 
     /// The query as it was sent, without the `?`.
@@ -225,7 +226,8 @@ impl PyRequest {
     #[getter]
     fn url(&self) -> String {
         let target = self.head.uri.path_and_query().map_or("", |target| target.as_str());
-        format!("{}://{}{target}", self.scheme(), self.authority())
+        let before = if target.starts_with('/') { self.context.root_path() } else { "" };
+        format!("{}://{}{before}{target}", self.scheme(), self.authority())
     }
 
     /// The header fields.
@@ -398,6 +400,12 @@ impl PyRequest {
     #[getter]
     fn is_disconnected(&self) -> bool {
         self.watch.get().is_some_and(Watch::is_given_up)
+    }
+
+    /// Whether the server stops: a stream that would go on for long should come to its end.
+    #[getter]
+    fn is_stopping(&self) -> bool {
+        self.context.is_stopping()
     }
 
     /// The pattern of the route that answers.

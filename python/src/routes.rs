@@ -10,7 +10,7 @@ use httpy::{
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyValueError, prelude::*, types::PyDict};
 
 use crate::{
-    call::{Callable, Endpoint, Refused, Routed},
+    call::{Callable, Endpoint, Limits, Refused, Routed},
     chain::Chain,
     context::{Context, PyContext},
     errors,
@@ -65,10 +65,7 @@ impl Routes {
             }
         };
         // Says at registration what the handler takes and the pattern lacks.
-        endpoint
-            .get()
-            .on_route(py, &pattern, "", 0, &Arc::new(Chain::new()))
-            .map_err(|error| errors::route(py, error.value(py).to_string()))?;
+        endpoint.get().check(py, &pattern).map_err(|error| errors::route(py, error.value(py).to_string()))?;
         let mut entries = self.lock();
         entries
             .table
@@ -118,7 +115,7 @@ impl Routes {
         &self,
         py: Python<'_>,
         prefix: &str,
-        max_body_bytes: u64,
+        limits: &Limits,
         outer: &Chain,
     ) -> PyResult<Arc<dyn Handler>> {
         // 512 bytes of prefixes: applications that are mounted in a circle have no end of them.
@@ -126,30 +123,34 @@ impl Routes {
             return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
         let chain = Arc::new(outer.with_app(py, &self.context, &self.middleware));
-        let mut router = Router::new().redirect_slashes(self.redirect_slashes).refuse(self.refusal(&chain));
+        let mut router = Router::new()
+            .redirect_slashes(self.redirect_slashes)
+            .root_path(self.context.root_path())
+            .refuse(self.refusal(&chain, limits));
         let entries = self.lock();
         for (methods, pattern, endpoint) in &entries.endpoints {
-            let callable = endpoint.get().on_route(py, pattern, prefix, max_body_bytes, &chain)?;
+            let callable = endpoint.get().on_route(py, pattern, prefix, limits, &chain)?;
             router
                 .add(methods.clone(), pattern.clone(), Arc::new(Routed(callable)))
                 .map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
         for (mounted, routes) in &entries.mounts {
             let below = format!("{}{}", prefix, mounted.to_string().trim_end_matches('/'));
-            let handler = routes.get().build(py, &below, max_body_bytes, &chain)?;
+            let handler = routes.get().build(py, &below, limits, &chain)?;
             router.mount(mounted, handler).map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
         Ok(Arc::new(router))
     }
 
     /// How the router says no: through middleware and error handlers, where there are any for it.
-    fn refusal(&self, chain: &Arc<Chain>) -> Refuse {
-        let (context, chain) = (self.context.clone(), chain.clone());
+    fn refusal(&self, chain: &Arc<Chain>, limits: &Limits) -> Refuse {
+        let (context, chain, limits) = (self.context.clone(), chain.clone(), limits.clone());
         Arc::new(move |request, no| {
             if chain.is_empty() && !context.answers(no.status().as_u16()) {
                 return no.into();
             }
-            let callable = Python::attach(|py| Callable::refusing(py, &context, &chain, Refused::by_router(&no)));
+            let callable =
+                Python::attach(|py| Callable::refusing(py, &context, &chain, &limits, Refused::by_router(&no)));
             callable.answer_refused(request)
         })
     }

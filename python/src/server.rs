@@ -1,22 +1,32 @@
 //! The server as Python holds it.
 
 use std::{
-    net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use httpy::{App, Config, Handler, Reply, Request, conn::Listener, listen};
+use httpy::{
+    App, Config, Handler, Middleware, Reply, Request,
+    config::Supervision,
+    conn::{Board, Siblings},
+    listen::Listening,
+    server::{Queued, deadline},
+};
 use pyo3::{
     exceptions::PyRuntimeError,
     prelude::*,
     types::{PyDict, PyString},
 };
+use socket2::Socket;
 use tokio::sync::oneshot;
 
-#[cfg(unix)]
-use crate::driver::Selector;
 use crate::{
+    access_log::AccessLog,
+    call::Limits,
     chain::Chain,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
@@ -24,37 +34,54 @@ use crate::{
     site::Site,
     threads,
 };
+#[cfg(unix)]
+use crate::{board::SharedBoard, driver::Selector};
 
 /// A bound server, run by one loop.
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Core {
     handler: Arc<dyn Handler>,
+    /// Around the handler, outermost first.
+    middleware: Vec<Arc<dyn Middleware>>,
     config: Config,
-    listeners: Mutex<Vec<TcpListener>>,
+    listeners: Mutex<Vec<Listening>>,
     /// The thread driver's; the selector's belongs to the selector.
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
+    count: Arc<Count>,
+    board: Mutex<Option<Box<dyn Board>>>,
 }
 
 /// How a server is to stop.
 struct Stop {
     grace: Duration,
+    queued: Queued,
     done: Py<PyAny>,
 }
 
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (routes, config=None, /))]
-    fn new(py: Python<'_>, routes: &Routes, config: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    #[pyo3(signature = (routes, config=None, /, *, access_log=None))]
+    fn new(
+        py: Python<'_>,
+        routes: &Routes,
+        config: Option<&Bound<'_, PyDict>>,
+        access_log: Option<&AccessLog>,
+    ) -> PyResult<Self> {
         let config = read_config(py, config)?;
-        let handler = Paced(routes.build(py, "", config.max_body_bytes, &Chain::new())?);
+        let count = Arc::<Count>::default();
+        let handler =
+            Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
         Ok(Self {
+            count,
             handler: Arc::new(handler),
+            middleware: access_log.map(AccessLog::middleware).into_iter().collect(),
             config,
             listeners: Mutex::default(),
             thread: Mutex::default(),
             stop: Mutex::default(),
+            board: Mutex::default(),
         })
     }
 
@@ -63,15 +90,33 @@ impl Core {
     /// Raises `ConfigError` if the host is not an address or the port can't be had.
     #[pyo3(signature = (host, port, /))]
     fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
-        let host = if host == "localhost" { "127.0.0.1" } else { host };
-        let address = host.trim_matches(['[', ']']).parse().map_err(|_| {
-            errors::config(py, format!("host {host:?} is not an IP address; use 127.0.0.1, 0.0.0.0 or ::"))
-        })?;
-        let listener = listen::bind(SocketAddr::new(address, port), self.config.backlog)
-            .map_err(|error| errors::from_core(py, &error))?;
-        let port = listener.local_addr()?.port();
-        lock(&self.listeners).push(listener);
+        let address = SocketAddr::new(read_address(py, host)?, port);
+        let socket = Listening::tcp(address, self.config.backlog).map_err(|error| errors::from_core(py, &error))?;
+        let port = socket.port().unwrap_or(port);
+        lock(&self.listeners).push(socket);
         Ok(port)
+    }
+
+    /// Takes over a socket that listens, by its descriptor, which is the server's from now on, even if this fails.
+    ///
+    /// `shared` says that others may hold the socket too. Raises `ConfigError` if it is no listening stream socket.
+    #[pyo3(signature = (descriptor, /, *, shared))]
+    fn adopt(&self, py: Python<'_>, descriptor: Descriptor, shared: bool) -> PyResult<()> {
+        // SAFETY: the caller has given it away; it is closed when the socket is dropped, and nowhere else.
+        let socket = unsafe { own(descriptor) };
+        let socket = Listening::adopt(socket, shared).map_err(|error| errors::from_core(py, &error))?;
+        lock(&self.listeners).push(socket);
+        Ok(())
+    }
+
+    /// Shares connections with other workers, which are told in the shared memory behind a descriptor.
+    ///
+    /// The descriptor stays the caller's; `place` is this worker's there.
+    #[cfg(unix)]
+    #[pyo3(signature = (descriptor, place, /))]
+    fn share(&self, descriptor: Descriptor, place: usize) -> PyResult<()> {
+        *lock(&self.board) = Some(Box::new(SharedBoard::new(descriptor, place)?));
+        Ok(())
     }
 
     /// Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to.
@@ -101,8 +146,9 @@ impl Core {
     /// Stops accepting, finishes what runs, and calls `done` on the loop's thread.
     ///
     /// At most `grace` seconds; None is the configured time. `done` gets the number of connections that were cut off.
-    #[pyo3(signature = (grace, done, /))]
-    fn stop(&self, py: Python<'_>, grace: Option<f64>, done: Py<PyAny>) -> PyResult<()> {
+    /// Connections that are queued and not accepted yet are served, or with `leave_queued` left to other processes.
+    #[pyo3(signature = (grace, done, /, *, leave_queued=false))]
+    fn stop(&self, py: Python<'_>, grace: Option<f64>, done: Py<PyAny>, leave_queued: bool) -> PyResult<()> {
         let not_running = || PyRuntimeError::new_err("the server does not run");
         let grace = match grace {
             None => self.config.grace,
@@ -110,7 +156,24 @@ impl Core {
                 .map_err(|_| errors::config(py, format!("grace is a number of seconds, not {seconds}")))?,
         };
         let stop = lock(&self.stop).take().ok_or_else(not_running)?;
-        stop.send(Stop { grace, done }).map_err(|_| not_running())
+        let queued = if leave_queued { Queued::Left } else { Queued::Served };
+        stop.send(Stop { grace, queued, done }).map_err(|_| not_running())
+    }
+
+    /// How many requests were given to the app.
+    #[getter]
+    fn requests(&self) -> u64 {
+        self.count.requests.load(Relaxed)
+    }
+
+    /// Calls `function` on the loop's thread when so many requests were given to the app.
+    ///
+    /// To be called before `start`.
+    #[pyo3(signature = (requests, function, /))]
+    fn after_requests(&self, requests: u64, function: Py<PyAny>) {
+        let old = lock(&self.count.function).replace(function);
+        self.count.limit.store(requests, Relaxed);
+        drop(old);
     }
 
     /// Ends the thread driver's runtime; the selector's ends with its loop.
@@ -124,26 +187,33 @@ impl Core {
 
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
-        let (handler, config) = (self.handler.clone(), self.config.clone());
-        let sockets: Vec<TcpListener> = lock(&self.listeners).drain(..).collect();
+        let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
+        let sockets: Vec<Listening> = lock(&self.listeners).drain(..).collect();
+        let board = lock(&self.board).take();
+        if let Some(board) = &board {
+            // Not only when the runtime gets to it: until then the others would take connections from one that is there.
+            board.write(Some(0));
+        }
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
-            let listener =
-                |socket: TcpListener| -> std::io::Result<Box<dyn Listener>> { Ok(Box::new(listen::Tcp::new(socket)?)) };
-            let listeners = match sockets.into_iter().map(listener).collect() {
+            let listeners = match sockets.into_iter().map(Listening::listen).collect() {
                 Ok(listeners) => listeners,
                 Err(error) => {
                     tracing::error!(%error, "a listening socket can't be used");
                     return;
                 }
             };
-            let server = App::new(handler).config(config).start(listeners);
-            let Ok(Stop { grace, done }) = stopped.await else {
+            let mut app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            if let Some(board) = board {
+                app = app.siblings(Siblings::new(board));
+            }
+            let server = app.start(listeners);
+            let Ok(Stop { grace, queued, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.
                 return std::future::pending().await;
             };
-            let deadline = tokio::time::Instant::now() + grace;
-            let cut_off = server.stop(grace).await;
+            let deadline = deadline(grace);
+            let cut_off = server.stop(grace, queued).await;
             if let Some(site) = Site::here() {
                 // What still runs behind responses then is left to the loop, which cancels it when it ends.
                 let _ = tokio::time::timeout_at(deadline, site.rested()).await;
@@ -162,17 +232,75 @@ impl Core {
     }
 }
 
+/// A socket as Python's `socket.detach()` gives it.
+#[cfg(unix)]
+type Descriptor = std::os::fd::RawFd;
+#[cfg(windows)]
+type Descriptor = std::os::windows::io::RawSocket;
+
+/// # Safety
+/// The descriptor is open and nobody else's.
+#[cfg(unix)]
+unsafe fn own(descriptor: Descriptor) -> Socket {
+    use std::os::fd::FromRawFd;
+    // SAFETY: as above.
+    unsafe { Socket::from_raw_fd(descriptor) }
+}
+
+/// # Safety
+/// The socket is open and nobody else's.
+#[cfg(windows)]
+unsafe fn own(descriptor: Descriptor) -> Socket {
+    use std::os::windows::io::FromRawSocket;
+    // SAFETY: as above.
+    unsafe { Socket::from_raw_socket(descriptor) }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets other threads have the interpreter now and then, however busy the server is and whoever answers.
-struct Paced(Arc<dyn Handler>);
+/// Lets other threads have the interpreter now and then, however busy the server is and whoever answers. And counts.
+struct Paced {
+    handler: Arc<dyn Handler>,
+    count: Arc<Count>,
+}
 
 impl Handler for Paced {
     fn call(&self, request: Request) -> Reply {
         driver::pause();
-        self.0.call(request)
+        self.count.add();
+        self.handler.call(request)
+    }
+}
+
+/// How many requests there were, and what is to be called at one of them.
+#[derive(Default)]
+struct Count {
+    requests: AtomicU64,
+    /// Zero is none: the first request is number one.
+    limit: AtomicU64,
+    function: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Count {
+    fn add(&self) {
+        // One thread counts, the runtime's, so that this need not be one step: a locked instruction would cost 5 ns.
+        let requests = self.requests.load(Relaxed) + 1;
+        self.requests.store(requests, Relaxed);
+        if requests == self.limit.load(Relaxed) {
+            self.reach();
+        }
+    }
+
+    #[cold]
+    fn reach(&self) {
+        let Some(function) = lock(&self.function).take() else { return };
+        driver::tell(Box::new(move |py, _| {
+            if let Err(error) = function.call0(py) {
+                error.write_unraisable(py, Some(function.bind(py)));
+            }
+        }));
     }
 }
 
@@ -195,15 +323,36 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
         match &*name {
             "max_target_bytes" => config.max_target_bytes = narrow(size()?)?,
             "max_head_bytes" => config.max_head_bytes = narrow(size()?)?,
+            "max_field_bytes" => config.max_field_bytes = narrow(size()?)?,
             "max_fields" => config.max_fields = narrow(size()?)?,
             "max_body_bytes" => config.max_body_bytes = size()?,
+            "keep_alive_timeout" => config.keep_alive_timeout = seconds()?,
             "head_timeout" => config.head_timeout = seconds()?,
+            "body_min_rate" => config.body_min_rate = size()?,
+            "body_timeout" => config.body_timeout = seconds()?,
+            "write_timeout" => config.write_timeout = seconds()?,
             "grace" => config.grace = seconds()?,
+            "idle_grace" => config.idle_grace = seconds()?,
+            "shutdown_timeout" => config.shutdown_timeout = seconds()?,
             "backlog" => config.backlog = u32::try_from(size()?).map_err(|_| wrong("smaller"))?,
+            "max_connections" => config.max_connections = narrow(size()?)?,
+            "max_connections_per_address" => config.max_connections_per_address = narrow(size()?)?,
+            "handshake_timeout" => config.handshake_timeout = seconds()?,
+            "max_in_flight" => config.max_in_flight = narrow(size()?)?,
+            "max_queued" => config.max_queued = narrow(size()?)?,
+            "queue_timeout" => config.queue_timeout = seconds()?,
+            "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
     }
     Ok(config)
+}
+
+fn read_address(py: Python<'_>, host: &str) -> PyResult<IpAddr> {
+    let host = if host == "localhost" { "127.0.0.1" } else { host };
+    host.trim_matches(['[', ']'])
+        .parse()
+        .map_err(|_| errors::config(py, format!("host {host:?} is not an IP address; use 127.0.0.1, 0.0.0.0 or ::")))
 }
 
 /// Every configuration value with its default.
@@ -213,10 +362,38 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let values = PyDict::new(py);
     values.set_item("max_target_bytes", config.max_target_bytes)?;
     values.set_item("max_head_bytes", config.max_head_bytes)?;
+    values.set_item("max_field_bytes", config.max_field_bytes)?;
     values.set_item("max_fields", config.max_fields)?;
     values.set_item("max_body_bytes", config.max_body_bytes)?;
+    values.set_item("keep_alive_timeout", config.keep_alive_timeout.as_secs_f64())?;
     values.set_item("head_timeout", config.head_timeout.as_secs_f64())?;
+    values.set_item("body_min_rate", config.body_min_rate)?;
+    values.set_item("body_timeout", config.body_timeout.as_secs_f64())?;
+    values.set_item("write_timeout", config.write_timeout.as_secs_f64())?;
     values.set_item("grace", config.grace.as_secs_f64())?;
+    values.set_item("idle_grace", config.idle_grace.as_secs_f64())?;
+    values.set_item("shutdown_timeout", config.shutdown_timeout.as_secs_f64())?;
     values.set_item("backlog", config.backlog)?;
+    values.set_item("max_connections", config.max_connections)?;
+    values.set_item("max_connections_per_address", config.max_connections_per_address)?;
+    values.set_item("handshake_timeout", config.handshake_timeout.as_secs_f64())?;
+    values.set_item("max_in_flight", config.max_in_flight)?;
+    values.set_item("max_queued", config.max_queued)?;
+    values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
+    values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
+    Ok(values)
+}
+
+/// How workers are looked after, by default.
+#[pyfunction]
+pub(crate) fn supervision_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let supervision = Supervision::default();
+    let values = PyDict::new(py);
+    values.set_item("workers", supervision.workers)?;
+    values.set_item("worker_timeout", supervision.worker_timeout.as_secs_f64())?;
+    values.set_item("max_requests", supervision.max_requests)?;
+    values.set_item("max_rss", supervision.max_rss)?;
+    values.set_item("recycle_jitter", supervision.recycle_jitter)?;
+    values.set_item("reuse_port", supervision.reuse_port)?;
     Ok(values)
 }

@@ -61,7 +61,7 @@ pub(crate) fn symbols() -> &'static Symbols {
 }
 
 #[cfg(unix)]
-fn find(name: &CStr) -> Option<*mut c_void> {
+pub(crate) fn find(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: dlsym with RTLD_DEFAULT only reads the tables of loaded objects; the interpreter is one of them.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!address.is_null()).then_some(address)
@@ -69,7 +69,7 @@ fn find(name: &CStr) -> Option<*mut c_void> {
 
 /// `python3.dll`, which we are linked to, has only the limited API. The rest is in the library of the version that runs.
 #[cfg(windows)]
-fn find(name: &CStr) -> Option<*mut c_void> {
+pub(crate) fn find(name: &CStr) -> Option<*mut c_void> {
     unsafe extern "system" {
         fn GetModuleHandleA(name: *const std::ffi::c_char) -> *mut c_void;
         fn GetProcAddress(module: *mut c_void, name: *const std::ffi::c_char) -> *mut c_void;
@@ -91,6 +91,6 @@ fn find(name: &CStr) -> Option<*mut c_void> {
 }
 
 #[cfg(not(any(unix, windows)))]
-fn find(_name: &CStr) -> Option<*mut c_void> {
+pub(crate) fn find(_name: &CStr) -> Option<*mut c_void> {
     None
 }

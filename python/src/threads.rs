@@ -12,10 +12,12 @@
 //! One file, because all of it is what may happen to one queue under one lock.
 
 mod busy;
+mod hang;
 
 use std::{
     any::Any,
     collections::VecDeque,
+    mem::take,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -31,8 +33,10 @@ use std::{
 use httpy::Reply;
 use pyo3::{exceptions::PySystemExit, ffi, intern, prelude::*};
 
+pub(crate) use self::hang::hang_if_ended;
+
 use self::busy::Busy;
-use crate::driver::{Bell, Slot, generation};
+use crate::driver::{Bell, Slot, Watch, generation};
 
 /// How long a job waits before another thread is set to work, and how often that is looked after. 2 ms: far above what
 /// a burst of jobs that compute takes (64 of them: 0.5 ms), well below what people notice.
@@ -53,6 +57,8 @@ const RING: Duration = Duration::from_micros(200);
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// And how long for those that were then told to end. 250 ms.
 const LAST_GRACE: Duration = Duration::from_millis(250);
+/// How many jobs may wait, whoever waits for them, before they are looked through. 256: no more than some megabytes.
+const FEW: usize = 256;
 /// What Python code may need that recurses through C. 8 MiB as on a main thread; only what is touched is taken.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -79,9 +85,18 @@ pub(crate) struct Pool {
     generation: u32,
 }
 
+/// A job that waits for a thread.
+struct Queued {
+    job: Job,
+    /// Tells whether anybody waits for it, if it answers a request.
+    watch: Option<Watch>,
+}
+
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Queued>,
+    /// At how many jobs those are removed that nobody waits for any more.
+    cleared_at: usize,
     /// How many jobs were ever taken: the number of the first one in the queue.
     taken: u64,
     /// Threads without a job. The one that became idle last is woken first: its memory is warm, and the others' time
@@ -125,16 +140,22 @@ impl Pool {
     /// Answers a request by a job on a pool thread.
     pub(crate) fn reply(&self, work: impl FnOnce(Python<'_>, Slot) + Send + 'static) -> Reply {
         let (slot, waiting) = Slot::new(self.bell.clone(), None);
-        self.submit(Box::new(move |py| {
+        let watch = slot.watch();
+        let job: Job = Box::new(move |py| {
             if !slot.is_given_up() {
                 work(py, slot);
             }
-        }));
+        });
+        self.add(Queued { job, watch: Some(watch) });
         Reply::later(waiting)
     }
 
     /// Runs a job on a pool thread, in no particular context. The runtime calls [`Pool::flush`] before it waits.
     pub(crate) fn submit(&self, job: Job) {
+        self.add(Queued { job, watch: None });
+    }
+
+    fn add(&self, job: Queued) {
         let mut queue = self.lock();
         if queue.closed {
             drop(queue);
@@ -143,7 +164,10 @@ impl Pool {
             return;
         }
         queue.jobs.push_back(job);
+        let given_up = queue.remove_given_up();
         drop(queue);
+        // Outside the lock, like all that may end in Python code.
+        drop(given_up);
         self.unflushed.store(true, Release);
     }
 
@@ -175,8 +199,8 @@ impl Pool {
     pub(crate) fn close(&self) {
         let mut queue = self.lock();
         queue.closed = true;
-        let jobs = std::mem::take(&mut queue.jobs);
-        let idle = std::mem::take(&mut queue.idle);
+        let jobs = take(&mut queue.jobs);
+        let idle = take(&mut queue.idle);
         drop(queue);
         self.aging.notify_all();
         for thread in idle {
@@ -219,6 +243,7 @@ impl Pool {
     // -- a thread's life ----------------------------------------------------------------------------------------
 
     fn work(self: Arc<Self>) {
+        hang_if_ended();
         // None if the interpreter ends.
         let ident = Python::try_attach(|py| {
             let ident = thread_ident(py);
@@ -394,10 +419,25 @@ impl Pool {
 
 impl Queue {
     fn take(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
+        let Queued { job, .. } = self.jobs.pop_front()?;
         self.taken += 1;
         self.in_job += 1;
         Some(job)
+    }
+
+    /// Removes jobs whose clients have left, each time that the queue has doubled: while all threads are blocked, clients
+    /// that come and go must not fill the memory with requests.
+    fn remove_given_up(&mut self) -> Vec<Queued> {
+        if self.jobs.len() < self.cleared_at.max(FEW) {
+            return Vec::new();
+        }
+        let is_given_up = |job: &Queued| job.watch.as_ref().is_some_and(Watch::is_given_up);
+        let (given_up, jobs): (Vec<_>, Vec<_>) = take(&mut self.jobs).into_iter().partition(is_given_up);
+        self.jobs = jobs.into();
+        self.cleared_at = 2 * self.jobs.len();
+        // As good as taken.
+        self.taken += given_up.len() as u64;
+        given_up
     }
 
     fn is_one_on_its_way(&self) -> bool {
@@ -472,7 +512,7 @@ static POOLS: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
 
 /// Sees to it that the interpreter can end while a pool is busy. Idempotent.
 ///
-/// A thread that asks for the interpreter when it is gone can't be helped: so they must have ended before.
+/// A thread that comes back when it is gone hangs (`hang.rs`), so most should have ended before.
 ///
 /// # Errors
 /// If `atexit` refuses.
@@ -487,7 +527,7 @@ pub(crate) fn end_with_interpreter(py: Python<'_>) -> PyResult<()> {
 
 #[pyfunction(name = "_end_pools")]
 fn end_pools(py: Python<'_>) {
-    let known = std::mem::take(&mut *lock(&POOLS));
+    let known = take(&mut *lock(&POOLS));
     // A forked child has none of the threads, and must not wait for them.
     let pools: Vec<Arc<Pool>> =
         known.iter().filter_map(Weak::upgrade).filter(|pool| pool.generation == generation()).collect();

@@ -1,10 +1,17 @@
 //! The seams below the waist: what accepts connections, what speaks on them.
 
 mod drain;
+mod network;
+mod open;
+mod siblings;
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 pub use drain::{Drain, Signal};
+pub use network::Network;
+pub(crate) use open::Open;
+pub use open::{Place, Standing};
+pub use siblings::{Board, Siblings, Told};
 
 use crate::{
     config::Config,
@@ -24,8 +31,27 @@ pub trait Listener {
     /// Cancel safe: a connection is either returned or still queued.
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>>;
 
+    /// Waits until there may be a connection, without accepting it; none if that can't be told.
+    fn readable(&self) -> Option<LocalFuture<'_, io::Result<()>>> {
+        None
+    }
+
     /// Where it listens, as people write it (`http://127.0.0.1:8000`).
     fn address(&self) -> String;
+
+    /// Has the system queue no further connections here, if it can be told and nobody else listens on the same socket.
+    /// Returns how long connections that are being opened just now may still take to be queued.
+    fn refuse(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Takes a connection that the system has queued; none if it has none. Does not wait.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    fn accept_queued(&self) -> io::Result<Option<Incoming>> {
+        Ok(None)
+    }
 }
 
 /// A connection that was accepted and has yet to be set up.
@@ -49,7 +75,8 @@ pub struct Connection<C> {
 /// Speaks one protocol over connections of type `C`.
 pub trait Protocol<C> {
     /// Serves a connection to its end: turns what arrives into requests, has `cx.stack` answer them, and sends the
-    /// responses. When `cx.signal` says so, finishes what runs and closes.
+    /// responses. When `cx.signal` says so, finishes what runs and closes. Says by `cx.place` what it is doing: a connection
+    /// that never does counts as resting, and is closed when a newcomer needs room.
     fn serve(&self, connection: Connection<C>, cx: Cx) -> LocalFuture<'static, ()>;
 }
 
@@ -62,4 +89,6 @@ pub struct Cx {
     pub config: Arc<Config>,
     /// Says when to finish.
     pub signal: Signal,
+    /// Where to say what the connection is doing.
+    pub place: Rc<Place>,
 }

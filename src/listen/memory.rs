@@ -1,6 +1,6 @@
 //! Connections inside the process: the real server without sockets, for tests.
 
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, io, time::Duration};
 
 use tokio::{
     io::{DuplexStream, duplex},
@@ -33,11 +33,24 @@ impl MemoryConnector {
     /// # Errors
     /// `ConnectionRefused` if the listener is gone.
     pub fn connect(&self) -> io::Result<DuplexStream> {
+        self.connect_as(Peer::default())
+    }
+
+    /// Opens a connection that the server takes to be between these ends.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` if the listener is gone.
+    pub fn connect_as(&self, peer: Peer) -> io::Result<DuplexStream> {
         let (client, server) = duplex(BUFFER_BYTES);
         let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
-        self.sender.send((server, Peer::default())).map_err(refused)?;
+        self.sender.send((server, peer)).map_err(refused)?;
         Ok(client)
     }
+}
+
+fn incoming((io, peer): (DuplexStream, Peer)) -> Incoming {
+    let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
+    Incoming { peer, handshake: Box::pin(async { Ok(ready) }) }
 }
 
 struct Memory {
@@ -48,16 +61,24 @@ impl Listener for Memory {
     fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
         Box::pin(async {
             let next = std::future::poll_fn(|cx| self.receiver.borrow_mut().poll_recv(cx)).await;
-            let Some((io, peer)) = next else {
+            let Some(connected) = next else {
                 // Every connector is gone: nobody will ever connect.
                 return std::future::pending().await;
             };
-            let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
-            Ok(Incoming { peer, handshake: Box::pin(async { Ok(ready) }) })
+            Ok(incoming(connected))
         })
     }
 
     fn address(&self) -> String {
         "memory:".to_owned()
+    }
+
+    fn refuse(&self) -> Duration {
+        self.receiver.borrow_mut().close();
+        Duration::ZERO
+    }
+
+    fn accept_queued(&self) -> io::Result<Option<Incoming>> {
+        Ok(self.receiver.borrow_mut().try_recv().ok().map(incoming))
     }
 }

@@ -11,5 +11,5 @@ pub use body::{Body, TooLarge};
 pub use exchange::{Carrier, Exchange, Feature, Features, Promise};
 pub use params::Params;
 pub use request::{Parts, Peer, Request, accepts_trailers};
-pub use response::{Response, text};
+pub use response::{Response, refusal, text};
 pub use stream::{ByteStream, Stream};

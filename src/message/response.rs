@@ -14,3 +14,11 @@ pub fn text(status: StatusCode, content: impl Into<Body>) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
+
+/// A refusal as applications see errors: `{"detail": "..."}`.
+pub fn refusal(status: StatusCode, detail: &'static str) -> Response {
+    let mut response = Response::new(Body::from(format!("{{\"detail\":\"{detail}\"}}")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

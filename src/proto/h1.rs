@@ -1,15 +1,29 @@
 //! Walk 5/10 and 10/10. Before: proto/negotiate.rs. After: handler.rs.
 //!
 //! HTTP/1.1 and HTTP/1.0 (RFC 9112). hyper parses, frames and writes; this file turns its messages into ours and decides
-//! what hyper leaves open: which heads are refused (`strict.rs`), when bytes go out (`h1/wire.rs`), what becomes of
-//! content that nobody read (`h1/content.rs`), how long a client may take (`h1/patience.rs`), which responses can't be sent
-//! as they are, and how a connection ends.
+//! what hyper leaves open: what is refused (`strict.rs`) before hyper sees it (`h1/intake.rs`), when bytes go out
+//! (`h1/wire.rs`), what becomes of content that nobody read (`h1/content.rs`), how long a client may take
+//! (`h1/patience.rs`), which responses can't be sent as they are, and how a connection ends.
+//!
+//! ```text
+//!              a whole head, or a refused one
+//!   at rest ──────────────────────────────────► served by hyper ──► closed
+//!      ▲  └─► closed                                │
+//!      └────────────────────────────────────────────┘
+//!            idle for a second, nothing half done
+//! ```
+//!
+//! At rest a connection has no hyper, and none of its buffers: ten thousand idle ones would hold 160 MB of them. Where very
+//! many are awake, none waits for that second.
 
+mod awake;
 mod content;
+mod intake;
 mod patience;
 mod wire;
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::Future,
     io,
@@ -17,7 +31,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::SystemTime,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -31,18 +45,18 @@ use tokio::{
 };
 
 use self::{
+    awake::{Awake, Waking},
     content::{Content, Unread},
-    patience::Patience,
-    wire::Wire,
+    patience::{Late, Patience, Waiting},
+    wire::{Arrival, Wire},
 };
 use super::{
-    Looks,
     linger::{LINGER, linger},
     strict::{Limits, Refusal},
 };
 use crate::{
     config::Config,
-    conn::{Connection, Cx, LocalFuture, Protocol},
+    conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     error::Error,
     handler::{Guarded, Reply, Stack},
     message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, text},
@@ -51,31 +65,36 @@ use crate::{
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// How much of a response a client has to take before its connection counts as one that gets on, and goes to the end of the
+/// line of those that make room for others. 64 KiB, a socket buffer's worth: clients that only pretend to read take bytes.
+const PROGRESS_BYTES: u64 = 64 * 1024;
+
+/// 1 s. A connection that has been idle for so long gives up hyper's buffers, 16 KiB. Getting them again costs half a
+/// microsecond, which is not much once a second.
+const REST: Duration = Duration::from_secs(1);
+
 /// What HTTP/1.1 can do. HTTP/1.0 can do nothing of it.
 const HTTP_11: Features = Features::NONE.with(Feature::Trailers);
 
-/// HTTP/1.1 and 1.0.
-pub struct H1;
+/// 2048 connections with hyper's buffers, 32 MB at most, may idle for a second to be served again a little faster. From there
+/// on memory counts for more than the microsecond that it takes to get them again.
+const MAX_AWAKE: usize = 2048;
 
-impl H1 {
-    /// Takes everything but a first line of three words whose third is no version of HTTP. Who sends that speaks something
-    /// else, and could not read a 400 (RFC 9113 §3.4: no HTTP/2 preface is a reason to close).
-    pub(super) fn looks(bytes: &[u8]) -> Looks {
-        let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let mut words = line.split(|&byte| byte == b' ');
-        let third = if line.len() < bytes.len() { words.nth(2) } else { None };
-        let is_foreign = third.is_some_and(|version| !version.starts_with(b"HTTP/")) && words.next().is_none();
-        if is_foreign { Looks::Unlike } else { Looks::Like }
-    }
+/// HTTP/1.1 and 1.0.
+#[derive(Default)]
+pub struct H1 {
+    awake: Awake,
 }
 
 impl Protocol<Stream> for H1 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
+        let awake = self.awake.clone();
         Box::pin(async move {
-            let Cx { stack, config, signal } = cx;
-            let serving = Serving::new(connection, stack, &config);
+            let Cx { stack, config, signal, place } = cx;
+            let serving = Serving::new(connection, stack, config, awake, place.clone());
             let wire = serving.wire.clone();
             let end = signal.watch(serving, Serving::poll, Serving::finish).await;
+            place.renew(Standing::Resting);
             close(end, wire).await;
         })
     }
@@ -83,84 +102,195 @@ impl Protocol<Stream> for H1 {
 
 /// A connection on its way through requests and responses.
 struct Serving {
-    hyper: http1::Connection<TokioIo<Wire>, Answerer>,
     wire: Wire,
+    site: Rc<Site>,
+    /// None: at rest.
+    hyper: Option<Box<Hyper>>,
+    patience: Patience,
+    place: Rc<Place>,
+    /// What the place was last told of.
+    progress: u64,
+}
+
+/// What all requests of a connection have in common.
+struct Site {
+    stack: Stack,
+    peer: Arc<Peer>,
+    config: Arc<Config>,
+    http_11: Exchange,
+    http_10: Exchange,
+    awake: Awake,
+    /// Whether the server stops, so that the next response is the last one.
+    is_stopping: Cell<bool>,
+}
+
+/// What a connection has only while it is served.
+struct Hyper {
+    connection: http1::Connection<TokioIo<Wire>, Answerer>,
+    site: Rc<Site>,
     unread: Arc<Unread>,
     /// Held once more by every request that is being answered.
     busy: Busy,
-    patience: Patience,
     /// How long unwanted content may take to come.
     discarding: Option<Pin<Box<Sleep>>>,
+    /// Last, so that everything else is free by then.
+    _waking: Waking,
 }
 
-/// Counts by being cloned: the answerer holds one, [`Serving`] one, and so does a request until its response is at hand,
-/// or has come to its end where the response is a stream.
+/// Counts by being cloned: the answerer holds one, [`Hyper`] one, and so does a request until its response is at hand, or
+/// has come to its end where the response is a stream.
 type Busy = Rc<()>;
 
 /// How a connection ended.
 enum End {
     /// hyper had enough; whether it left content unread.
     Closed { result: Result<(), hyper::Error>, cut: bool },
-    /// Reading or writing failed.
+    /// Reading or writing failed, or the client takes nothing any more.
     Broken(io::Error),
-    /// No request came in time.
-    Late,
+    /// Between requests: the client left, or none came in time, or the server stops.
+    Idle,
 }
 
 impl Serving {
-    fn new(connection: Connection<Stream>, stack: Stack, config: &Config) -> Self {
-        let limits = Limits { max_target_bytes: config.max_target_bytes, max_head_bytes: config.max_head_bytes };
-        let wire = Wire::new(connection.io, limits);
-        let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
+    fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Awake, place: Rc<Place>) -> Self {
         let features = |features: Features| if connection.peer.is_tls { features.with(Feature::Tls) } else { features };
-        let answerer = Answerer {
+        let site = Site {
             stack,
             http_11: Exchange::new(features(HTTP_11)),
             http_10: Exchange::new(features(Features::NONE)),
             peer: Arc::new(connection.peer),
-            wire: wire.clone(),
-            unread: unread.clone(),
-            busy: busy.clone(),
+            config: config.clone(),
+            awake,
+            is_stopping: Cell::new(false),
         };
-        let mut builder = http1::Builder::new();
-        builder
-            .header_read_timeout(None)
-            .max_header_size(config.max_head_bytes)
-            .max_buf_size(config.max_head_bytes.max(BUFFER_BYTES));
-        if config.max_fields != Config::default().max_fields {
-            builder.max_headers(config.max_fields);
+        Self {
+            wire: Wire::new(connection.io, Limits::from(&*config)),
+            site: Rc::new(site),
+            hyper: None,
+            patience: Patience::new(config),
+            place,
+            progress: 0,
         }
-        let hyper = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
-        Self { hyper, wire, unread, busy, patience: Patience::new(config.head_timeout), discarding: None }
     }
 
-    /// Finishes what runs and takes nothing new.
+    /// The next response is the last one. hyper could end the connection, but would do so under a client that is about to
+    /// send, or whose last response did not say `close` because it has begun before.
     fn finish(&mut self) {
-        Pin::new(&mut self.hyper).graceful_shutdown();
+        self.site.is_stopping.set(true);
+    }
+
+    /// Gives hyper up if it has nothing to do. What has come of a next head is not lost: it was not hyper's.
+    fn rest(&mut self) {
+        if self.hyper.as_ref().is_some_and(|hyper| !hyper.is_busy()) && self.wire.is_at_rest() {
+            self.hyper = None;
+            self.wire.rest();
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.wire.begin();
-        let served = Pin::new(&mut self.hyper).poll(cx);
-        let sent = match self.wire.poll_send(cx) {
-            Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+        loop {
+            let polled = match &mut self.hyper {
+                Some(hyper) => hyper.poll(&self.wire, cx),
+                None => match self.wire.poll_rest(cx) {
+                    Poll::Ready(Ok(Arrival::Request)) => {
+                        self.hyper = Some(Box::new(Hyper::new(&self.wire, &self.site)));
+                        continue;
+                    }
+                    Poll::Ready(Ok(Arrival::End)) => return Poll::Ready(End::Idle),
+                    Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+                    Poll::Pending => Ok(Waiting { request: Some(self.wire.awaited_request()), ..Waiting::default() }),
+                },
+            };
+            let mut waiting = match polled {
+                Ok(waiting) => waiting,
+                Err(end) => return Poll::Ready(end),
+            };
+            if self.site.is_stopping.get() {
+                waiting.leave = Some(self.site.config.idle_grace);
+            }
+            self.stand(waiting.reader.is_some());
+            match ready!(self.patience.poll(waiting, cx)) {
+                Late::Rest => self.rest(),
+                Late::Request => return Poll::Ready(End::Idle),
+                Late::Head => self.wire.refuse_head(Refusal::HeadLate),
+                Late::Content => self.wire.refuse_content(Refusal::ContentLate),
+                Late::Reader => return Poll::Ready(End::Broken(io::ErrorKind::TimedOut.into())),
+            }
+        }
+    }
+
+    /// Tells the server what the connection does. Whether content is late by the client or by the handler can't be told.
+    fn stand(&mut self, is_unread: bool) {
+        let standing = match &self.hyper {
+            Some(_) if is_unread => Standing::Waiting,
+            Some(hyper) if hyper.has_content() => Standing::Waiting,
+            Some(hyper) if hyper.is_busy() => Standing::Working,
+            _ => Standing::Resting,
+        };
+        // Also a client that reads, however long a response may be, gets on.
+        let progress = self.wire.parsed() + self.wire.taken() / PROGRESS_BYTES;
+        if std::mem::replace(&mut self.progress, progress) == progress {
+            self.place.set(standing);
+        } else {
+            self.place.renew(standing);
+        }
+    }
+}
+
+impl Hyper {
+    fn new(wire: &Wire, site: &Rc<Site>) -> Self {
+        let (unread, busy) = (Arc::new(Unread::default()), Busy::default());
+        let answerer = Answerer { site: site.clone(), wire: wire.clone(), unread: unread.clone(), busy: busy.clone() };
+        // What a head may be was checked before. Here the empty lines before it count, and those come in one buffer.
+        let buffer = site.config.max_head_bytes.max(BUFFER_BYTES);
+        let mut builder = http1::Builder::new();
+        builder.header_read_timeout(None).max_buf_size(buffer).max_header_size(buffer + 1);
+        // To hyper any number but its own default means an allocation for each request.
+        if site.config.max_fields > Config::default().max_fields {
+            builder.max_headers(site.config.max_fields);
+        }
+        let connection = builder.serve_connection(TokioIo::new(wire.clone()), answerer);
+        let waking = site.awake.wake();
+        Self { connection, site: site.clone(), unread, busy, discarding: None, _waking: waking }
+    }
+
+    /// Has hyper do what it can, and sends what came of it. Returns what there is to wait for.
+    fn poll(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Result<Waiting, End> {
+        let served = Pin::new(&mut self.connection).poll(cx);
+        let sent = match wire.poll_send(cx) {
+            Poll::Ready(Err(error)) => return Err(End::Broken(error)),
             sent => sent.is_ready(),
         };
         if let Poll::Ready(result) = served {
-            return Poll::Ready(End::Closed { result, cut: self.unread.is_cut() });
+            return Err(End::Closed { result, cut: self.unread.is_cut() });
         }
         if self.unread.is_in_use() {
             self.discard(cx);
         }
-        if sent && !self.is_busy() && self.patience.poll(self.wire.parsed(), cx).is_ready() {
-            return Poll::Ready(End::Late);
-        }
-        Poll::Pending
+        Ok(Waiting {
+            request: (sent && !self.is_busy()).then(|| wire.awaited_request()),
+            rest: if wire.is_at_rest() { Some(self.rest_after()) } else { None },
+            // Unwanted content has a time limit of its own.
+            content: if self.discarding.is_none() { wire.awaited_content() } else { None },
+            reader: (!sent).then(|| wire.taken()),
+            leave: None,
+        })
+    }
+
+    /// How long after the last response hyper is given up.
+    fn rest_after(&self) -> Duration {
+        if self.site.awake.count() > MAX_AWAKE { Duration::ZERO } else { REST }
     }
 
     /// Two references each are here and in the answerer. Any other belongs to a request or its content.
     fn is_busy(&self) -> bool {
-        Rc::strong_count(&self.busy) > 2 || Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
+        Rc::strong_count(&self.busy) > 2 || self.has_content()
+    }
+
+    /// Whether there is content that has not come, or was not read.
+    fn has_content(&self) -> bool {
+        Arc::strong_count(&self.unread) > 2 || self.discarding.is_some()
     }
 
     fn discard(&mut self, cx: &mut Context<'_>) {
@@ -168,7 +298,8 @@ impl Serving {
             self.discarding = None;
             return;
         }
-        let discarding = self.discarding.get_or_insert_with(|| Box::pin(sleep(self.patience.limit())));
+        let limit = self.site.config.head_timeout;
+        let discarding = self.discarding.get_or_insert_with(|| Box::pin(sleep(limit)));
         if discarding.as_mut().poll(cx).is_ready() {
             self.unread.cut();
             self.discarding = None;
@@ -178,10 +309,7 @@ impl Serving {
 
 /// Answers the requests of one connection.
 struct Answerer {
-    stack: Stack,
-    peer: Arc<Peer>,
-    http_11: Exchange,
-    http_10: Exchange,
+    site: Rc<Site>,
     wire: Wire,
     unread: Arc<Unread>,
     busy: Busy,
@@ -196,16 +324,14 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         let (mut head, incoming) = request.into_parts();
         let is_head = head.method == Method::HEAD;
         if let Some(refusal) = self.wire.next_verdict() {
-            // Where the next request begins is unknown now, or would be a matter of opinion.
-            self.unread.cut();
-            return Answering { reply: Guarded::new(refuse(refusal)), is_head, unread: None, busy: self.busy.clone() };
+            return self.answering(Guarded::new(refuse(refusal)), is_head, None);
         }
-        let (body, unread) = if incoming.is_end_stream() {
+        let (body, content) = if incoming.is_end_stream() {
             (Body::Empty, None)
         } else {
             let awaits_continue = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
             let content = Content::new(incoming, awaits_continue, self.unread.clone());
-            (Body::stream(content), Some(self.unread.clone()))
+            (Body::stream(content), Some((self.wire.clone(), self.unread.clone())))
         };
         // RFC 9112 §3.2.2: the authority of an absolute-form target takes the place of what Host says.
         if let Some(authority) = head.uri.authority()
@@ -213,19 +339,25 @@ impl Service<hyper::Request<Incoming>> for Answerer {
         {
             head.headers.insert(header::HOST, host);
         }
+        let site = &self.site;
         let request = Request::from(Parts {
             method: head.method,
             uri: head.uri,
             version: head.version,
             headers: head.headers,
             body,
-            peer: self.peer.clone(),
-            exchange: if head.version == Version::HTTP_11 { self.http_11.clone() } else { self.http_10.clone() },
+            peer: site.peer.clone(),
+            exchange: if head.version == Version::HTTP_11 { site.http_11.clone() } else { site.http_10.clone() },
             params: Params::default(),
             root_len: 0,
         });
-        let reply = self.stack.answer(request);
-        Answering { reply, is_head, unread, busy: self.busy.clone() }
+        self.answering(site.stack.answer(request), is_head, content)
+    }
+}
+
+impl Answerer {
+    fn answering(&self, reply: Guarded, is_head: bool, content: Option<(Wire, Arc<Unread>)>) -> Answering {
+        Answering { reply, is_head, content, busy: self.busy.clone(), site: self.site.clone() }
     }
 }
 
@@ -241,19 +373,26 @@ fn refuse(refusal: Refusal) -> Reply {
 struct Answering {
     reply: Guarded,
     is_head: bool,
-    /// Where unread content is left, if the request came with content.
-    unread: Option<Arc<Unread>>,
+    /// If the request came with content: what says whether that is refused, and where it is left unread.
+    content: Option<(Wire, Arc<Unread>)>,
     busy: Busy,
+    site: Rc<Site>,
 }
 
 impl Future for Answering {
     type Output = Result<http::Response<Outgoing>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Whoever was to answer is dropped, as if the client had gone: what the request says is not what was meant.
+        if let Some(refusal) = self.content.as_ref().and_then(|(wire, _)| wire.find_content_refusal()) {
+            self.reply = Guarded::new(refuse(refusal));
+        }
         let mut response = ready!(Pin::new(&mut self.reply).poll(cx));
         conform(&mut response, self.is_head);
         // RFC 9112 §9.6: a response that ends the connection says so.
-        if self.unread.as_ref().is_some_and(|unread| unread.must_close()) {
+        let is_last =
+            self.site.is_stopping.get() || self.content.as_ref().is_some_and(|(_, unread)| unread.must_close());
+        if is_last && !says_close(&response) {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response.map(|body| {
@@ -261,6 +400,10 @@ impl Future for Answering {
             Outgoing { body, _busy: busy }
         })))
     }
+}
+
+fn says_close(response: &Response) -> bool {
+    response.headers().get_all(header::CONNECTION).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Response content, which keeps the connection busy for as long as it streams.
@@ -325,14 +468,15 @@ fn conform_framing(response: &mut Response, is_head: bool) {
     }
 }
 
-/// Closes a connection so that the client gets everything that was sent, and tells it if it was too slow.
+/// Closes a connection so that the client gets everything that was sent.
 async fn close(end: End, wire: Wire) {
-    let (has_ended, is_within_head) = (wire.has_ended(), wire.is_within_head());
+    let (has_ended, has_refused) = (wire.has_ended(), wire.has_refused());
     let Some(mut io) = wire.into_stream() else { return };
     let lingers = match end {
-        End::Closed { result: Ok(()), cut } => cut,
+        End::Closed { result: Ok(()), cut } => cut || has_refused,
         // hyper has answered.
         End::Closed { result: Err(error), .. } if error.is_parse() => true,
+        End::Closed { result: Err(_), .. } if has_refused => true,
         End::Closed { result: Err(error), .. } => {
             tracing::debug!(%error, "connection ended");
             return;
@@ -341,21 +485,11 @@ async fn close(end: End, wire: Wire) {
             tracing::debug!(%error, "connection broke");
             return;
         }
-        End::Late if is_within_head => {
-            let _ = timeout(LINGER, io.write_all(request_timeout().as_bytes())).await;
-            true
-        }
-        End::Late => false,
+        End::Idle => false,
     };
     // With TLS there is something to send, and a client that does not read must not keep the connection.
     let _ = timeout(LINGER, io.shutdown()).await;
     if lingers && !has_ended {
         linger(&mut io).await;
     }
-}
-
-/// RFC 9110 §15.5.9: 408, after which the connection closes.
-fn request_timeout() -> String {
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    format!("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n")
 }

@@ -21,6 +21,7 @@ mod wire;
 use std::{
     io,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -32,7 +33,10 @@ use h2::{
     server::{Builder, Connection as H2Connection, SendResponse},
 };
 use http::{HeaderMap, Method, Uri, Version, header};
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep_until, timeout},
+};
 
 use self::{
     answering::{Answering, Asked, Channel},
@@ -52,13 +56,16 @@ use super::{
 };
 use crate::{
     config::Config,
-    conn::{Connection, Cx, LocalFuture, Protocol},
+    conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     handler::{Guarded, Stack},
     message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Stream, accepts_trailers, text},
 };
 
 /// 64. After so many requests other connections get their turn.
 const MAX_REQUESTS_AT_A_TIME: usize = 64;
+
+/// How much content a client has to take before its connection counts as one that gets on. 64 KiB, as with HTTP/1.1.
+const PROGRESS_BYTES: u64 = 64 * 1024;
 
 /// 16 times what is gathered, 1 MiB. After so much content other connections get their turn.
 const MAX_SENT_AT_A_TIME: u32 = 16;
@@ -89,23 +96,25 @@ impl H2 {
 impl Protocol<Stream> for H2 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
         Box::pin(async move {
-            let Cx { stack, config, signal } = cx;
+            let Cx { stack, config, signal, place } = cx;
             let allowances = Allowances::new(config.h2_max_idle_frames, config.h2_max_resets);
             let wire = Wire::new(connection.io, allowances);
             let handshake = builder(&config).handshake(wire.clone());
+            let idle_until = Instant::now() + config.idle_grace;
             let shaken = tokio::select! {
                 shaken = timeout(config.head_timeout, handshake) => shaken,
-                // Nothing was asked yet, so nothing is lost by closing.
-                () = signal.started() => return,
+                // Nothing was asked yet: as an idle connection of any protocol.
+                _ = async { (signal.started().await, sleep_until(idle_until).await) } => return,
             };
             let end = match shaken {
                 Ok(Ok(h2)) => {
-                    let serving = Serving::new(h2, wire.clone(), connection.peer, stack, config);
+                    let serving = Serving::new(h2, wire.clone(), connection.peer, stack, config, place.clone());
                     signal.watch(serving, Serving::poll, Serving::finish).await
                 }
                 Ok(Err(error)) => End::Closed(Err(error)),
                 Err(_) => return,
             };
+            place.renew(Standing::Resting);
             close(end, wire).await;
         })
     }
@@ -134,6 +143,11 @@ struct Serving {
     site: Site,
     patience: Patience,
     pings: Option<PingPong>,
+    place: Rc<Place>,
+    /// What the place was last told of.
+    progress: u64,
+    /// Held once more by every stream for which the server works.
+    working: Rc<()>,
     /// How many requests have come.
     requests: u64,
     /// The last stream that the client has opened.
@@ -161,7 +175,14 @@ enum End {
 }
 
 impl Serving {
-    fn new(h2: H2Connection<Wire, Bytes>, wire: Wire, peer: Peer, stack: Stack, config: Arc<Config>) -> Self {
+    fn new(
+        h2: H2Connection<Wire, Bytes>,
+        wire: Wire,
+        peer: Peer,
+        stack: Stack,
+        config: Arc<Config>,
+        place: Rc<Place>,
+    ) -> Self {
         let features = if peer.is_tls { FEATURES.with(Feature::Tls) } else { FEATURES };
         let site = Site {
             stack,
@@ -179,6 +200,9 @@ impl Serving {
             site,
             patience: Patience::new(config),
             pings: None,
+            place,
+            progress: 0,
+            working: Rc::new(()),
             requests: 0,
             last: 0,
             is_finishing: false,
@@ -219,7 +243,9 @@ impl Serving {
                 Poll::Ready(Ok(())) if was_full => cx.waker().wake_by_ref(),
                 _ => {}
             }
-            if let Poll::Ready(late) = self.patience.poll(self.waiting(), cx) {
+            let waiting = self.waiting();
+            self.stand(waiting);
+            if let Poll::Ready(late) = self.patience.poll(waiting, cx) {
                 match self.give_up(late, cx) {
                     Some(end) => return Poll::Ready(end),
                     None => continue,
@@ -345,6 +371,7 @@ impl Serving {
     /// Runs a stream at once, and keeps it if it has to wait.
     fn run(&mut self, mut answering: Answering, cx: &mut Context<'_>) {
         if Pin::new(&mut answering).poll(cx).is_pending() {
+            answering.work(&self.working);
             self.streams.push(answering);
         }
     }
@@ -394,6 +421,24 @@ impl Serving {
             reader: has_to_send.then_some(taken_bytes),
             life: has_streams.then_some(read_bytes),
             parting: (self.is_finishing && !has_streams).then_some(0),
+        }
+    }
+
+    /// Tells the server what the connection does. Whether content is late by the client or by the handler can't be told.
+    fn stand(&mut self, waiting: Waiting) {
+        let standing = if waiting.request.is_some() {
+            Standing::Resting
+        } else if Rc::strong_count(&self.working) > 1 && !self.wire.is_blocked() {
+            Standing::Working
+        } else {
+            Standing::Waiting
+        };
+        // Also a client that reads, however long a response may be, gets on.
+        let progress = self.requests + self.wire.moved_bytes().1 / PROGRESS_BYTES;
+        if std::mem::replace(&mut self.progress, progress) == progress {
+            self.place.set(standing);
+        } else {
+            self.place.renew(standing);
         }
     }
 

@@ -1,8 +1,17 @@
 //! The end of a connection whose client may still be sending.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::timeout,
+};
 
 use crate::message::Stream;
 
@@ -13,6 +22,15 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// RFC 9112 §9.6: closing with bytes unread makes TCP reset the connection, and a reset may take from the client what it has
 /// not read yet. So the rest is read, for a while.
 pub(super) async fn linger(io: &mut Stream) {
-    let mut rest = vec![0; 16 * 1024];
-    let _ = timeout(LINGER, async { while matches!(io.read(&mut rest).await, Ok(n) if n > 0) {} }).await;
+    let _ = timeout(LINGER, poll_fn(|cx| poll_linger(io, cx))).await;
+}
+
+fn poll_linger(io: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+    let mut rest = [MaybeUninit::uninit(); 8 * 1024];
+    loop {
+        let mut rest = ReadBuf::uninit(&mut rest);
+        if ready!(Pin::new(&mut *io).poll_read(cx, &mut rest)).is_err() || rest.filled().is_empty() {
+            return Poll::Ready(());
+        }
+    }
 }

@@ -15,11 +15,12 @@ use std::{
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Looks, Row};
 use crate::{
+    config::Config,
     conn::{Connection, Cx, LocalFuture, Protocol},
     message::Stream,
 };
@@ -57,36 +58,40 @@ impl Protocol<Stream> for Negotiate {
         }
         let rows = self.rows.clone();
         Box::pin(async move {
-            let chosen =
-                timeout(cx.config.head_timeout.max(Duration::from_millis(1)), choose(&rows, &mut connection.io));
-            let row = tokio::select! {
-                chosen = chosen => match chosen { Ok(Some(row)) => row, _ => return },
-                // Nothing was received yet, so nothing is lost by closing.
-                () = cx.signal.started() => return,
+            let chosen = {
+                // What waiting takes is given back when it is over: connections are many, and live for long.
+                let choosing = Box::pin(choose(&rows, &mut connection.io, &cx.config));
+                let idle_until = Instant::now() + cx.config.idle_grace;
+                let stopped = Box::pin(async { (cx.signal.started().await, sleep_until(idle_until).await) });
+                tokio::select! {
+                    chosen = choosing => chosen,
+                    // Nothing was received yet: as an idle connection of any protocol.
+                    _ = stopped => return,
+                }
             };
-            row.protocol.serve(connection, cx).await;
+            if let Some(row) = chosen {
+                row.protocol.serve(connection, cx).await;
+            }
         })
     }
 }
 
-/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed, or nobody knows
-/// what it speaks.
-async fn choose<'r>(rows: &'r [Row], io: &mut Stream) -> Option<&'r Row> {
+/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed, or is late.
+async fn choose<'r>(rows: &'r [Row], io: &mut Stream, config: &Config) -> Option<&'r Row> {
     let mut ahead = BytesMut::new();
+    // As long as the first request may take to begin, and the rest of a head.
+    let mut limit = config.keep_alive_timeout.max(config.head_timeout);
     loop {
         let before = ahead.len();
-        poll_fn(|cx| read(io, &mut ahead, cx)).await.ok()?;
+        timeout(limit.max(Duration::from_millis(1)), poll_fn(|cx| read(io, &mut ahead, cx))).await.ok()?.ok()?;
         if ahead.len() == before {
             return None;
         }
-        match recognise(rows, &ahead, ahead.len() >= MOST_BYTES) {
-            Recognised::Row(row) => {
-                io.unread(ahead.freeze());
-                return Some(row);
-            }
-            Recognised::Unsure => {}
-            Recognised::Foreign => return None,
+        if let Some(row) = recognise(rows, &ahead, ahead.len() >= MOST_BYTES) {
+            io.unread(ahead.freeze());
+            return Some(row);
         }
+        limit = config.head_timeout;
     }
 }
 
@@ -99,24 +104,15 @@ fn read(io: &mut Stream, ahead: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io:
     Poll::Ready(Ok(()))
 }
 
-enum Recognised<'r> {
-    Row(&'r Row),
-    /// More bytes are needed.
-    Unsure,
-    Foreign,
-}
-
 /// The first row that says "like", provided every row before it said "unlike".
-fn recognise<'r>(rows: &'r [Row], bytes: &[u8], full: bool) -> Recognised<'r> {
-    let mut unsure = None;
+fn recognise<'r>(rows: &'r [Row], bytes: &[u8], full: bool) -> Option<&'r Row> {
     for row in rows {
         match (row.looks)(bytes) {
-            Looks::Like => return Recognised::Row(row),
+            Looks::Like => return Some(row),
             Looks::Unlike => {}
-            Looks::Unsure if full => unsure = Some(row),
-            Looks::Unsure => return Recognised::Unsure,
+            Looks::Unsure if full => {}
+            Looks::Unsure => return None,
         }
     }
-    // Who is not sure by now gets it.
-    unsure.map_or(Recognised::Foreign, Recognised::Row)
+    rows.last()
 }

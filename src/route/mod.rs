@@ -28,7 +28,7 @@ mod tree;
 
 pub use crate::message::Params;
 pub use pattern::{BuildError, Converter, Pattern, PatternError};
-pub use router::{Refuse, Router, refusal};
+pub use router::{Refuse, Router};
 
 use tree::Tree;
 

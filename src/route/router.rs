@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::{Conflict, Found, Methods, Pattern, Table};
 use crate::{
     handler::{Handler, Reply},
-    message::{Body, Request, Response},
+    message::{Body, Request, Response, refusal},
 };
 
 /// Answers for the router in an application's own way: gets the request and the response HTTPy would send, which says
@@ -23,6 +23,7 @@ pub struct Router {
     table: Table<Target>,
     methods: BTreeSet<String>,
     redirect_slashes: bool,
+    root_path: String,
     refuse: Option<Refuse>,
 }
 
@@ -42,6 +43,13 @@ impl Router {
     #[must_use]
     pub fn redirect_slashes(mut self, on: bool) -> Self {
         self.redirect_slashes = on;
+        self
+    }
+
+    /// Says what a proxy has taken away from the beginning of paths, so that redirects lead back through it. None by default.
+    #[must_use]
+    pub fn root_path(mut self, path: impl Into<String>) -> Self {
+        self.root_path = path.into();
         self
     }
 
@@ -142,7 +150,7 @@ impl Router {
         let other = self.table.find_other_slash(&request.method, request.path())?;
         let root = &request.uri.path()[..request.root_len];
         let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        HeaderValue::try_from(format!("{root}{other}{query}")).ok()
+        HeaderValue::try_from(format!("{}{root}{other}{query}", self.root_path)).ok()
     }
 }
 
@@ -150,14 +158,6 @@ fn allowed(status: StatusCode, allow: HeaderValue) -> Response {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     response.headers_mut().insert(header::ALLOW, allow);
-    response
-}
-
-/// A refusal as applications see errors: `{"detail": "..."}`.
-pub fn refusal(status: StatusCode, detail: &'static str) -> Response {
-    let mut response = Response::new(Body::from(format!("{{\"detail\":\"{detail}\"}}")));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -223,5 +223,15 @@ mod tests {
         let (status, _, location) = answer(&router(), Method::GET, "/m%C3%A9/api/7/?q=1");
 
         assert_eq!((status, location.as_str()), (308, "/m%C3%A9/api/7?q=1"));
+    }
+
+    #[test]
+    fn redirects_lead_back_through_the_proxy_that_took_a_part_of_the_path() {
+        let mut router = Router::new().redirect_slashes(true).root_path("/shop");
+        router.add(Method::GET.into(), Pattern::parse("/a").unwrap(), says("a")).unwrap();
+
+        let (status, _, location) = answer(&router, Method::GET, "/a/");
+
+        assert_eq!((status, location.as_str()), (308, "/shop/a"));
     }
 }

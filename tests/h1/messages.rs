@@ -1,6 +1,6 @@
 //! One request, one response; many of them on one connection.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use httpy::{Body, Reply, Request, Response, message::Feature};
 use tokio::sync::oneshot;
 
@@ -320,4 +320,42 @@ fn a_request_says_what_its_carrier_can_do() {
             assert!(client.answer().await.ends_with(&format!("\r\n\r\n{expected}")), "{head}");
         }
     });
+}
+
+/// RFC 9110 §5.5: whatever can be made a field of a response is one line of it, and nothing else can be made one.
+#[test]
+fn no_field_can_split_a_response() {
+    run(async || {
+        for byte in 0..=0x7f_u8 {
+            let evil = [b'a', byte, b'X', b':'];
+            assert_eq!(
+                HeaderName::from_bytes(&evil[..3]).is_ok(),
+                byte.is_ascii_alphanumeric() || is_mark(byte),
+                "{byte}"
+            );
+            let Ok(value) = HeaderValue::from_bytes(&evil) else {
+                assert!(byte.is_ascii_control() && byte != b'\t', "{byte}");
+                continue;
+            };
+            let (line, value) = (format!("x: {}", evil.escape_ascii()), once(value));
+            let served = serve(move |_: Request| {
+                let mut response = ok("");
+                response.headers_mut().insert("x", value());
+                response.into()
+            });
+
+            let answer = served.exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+
+            let lines: Vec<String> =
+                answer.split("\r\n").map(|line| line.as_bytes().escape_ascii().to_string()).collect();
+            assert!(lines.contains(&line), "{line}: {lines:?}");
+            // The status, four fields, and the empty line.
+            assert_eq!(lines.len(), 7, "{lines:?}");
+        }
+    });
+}
+
+/// What a token is made of, besides letters and digits (RFC 9110 §5.6.2).
+fn is_mark(byte: u8) -> bool {
+    b"!#$%&'*+-.^_`|~".contains(&byte)
 }

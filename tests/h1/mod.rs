@@ -6,4 +6,7 @@ mod drain;
 mod heads;
 mod limits;
 mod messages;
+mod patience;
+mod rest;
 mod streaming;
+mod strict;

@@ -129,7 +129,7 @@ fn closes_what_speaks_something_else() {
         drop(prefix);
         assert_eq!(
             served.exchange("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await.split("\r\n").next(),
-            Some("HTTP/1.1 400 Bad Request")
+            Some("HTTP/1.1 505 HTTP Version Not Supported")
         );
     });
 }

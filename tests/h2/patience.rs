@@ -329,6 +329,7 @@ fn stopping_before_the_preface_closes_at_once() {
         let served = serve(hello);
         let mut client = H2Client::new(served.connect().io);
         client.send(&PREFACE[..20]).await;
+        sleep(Duration::from_secs(2)).await;
         let start = Instant::now();
 
         assert_eq!(served.stop(GRACE).await, 0);

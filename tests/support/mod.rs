@@ -1,8 +1,12 @@
 //! A server over memory and a client that speaks raw bytes.
 
 mod h2_client;
+mod log;
 
 use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -15,10 +19,12 @@ use http::StatusCode;
 use http_body::Frame;
 use httpy::{
     App, Body, Config, Error, Handler, Reply, Request, Response,
+    conn::{Connection, Incoming, Listener, LocalFuture},
     listen::{MemoryConnector, memory},
-    message::{Parts, text},
-    server::Server,
+    message::{Parts, Peer, Stream, text},
+    server::{Queued, Server},
 };
+pub(crate) use log::log;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::{Builder, LocalOptions},
@@ -61,7 +67,7 @@ pub(crate) fn serve_app(app: App) -> Served {
 impl Served {
     /// Opens a connection.
     pub(crate) fn connect(&self) -> Client {
-        Client { io: self.connector.connect().expect("a connection"), ahead: Vec::new() }
+        Client::over(self.connector.connect().expect("a connection"))
     }
 
     /// Opens a connection that speaks HTTP/2, with the client's settings told and both sides' agreed to.
@@ -74,6 +80,13 @@ impl Served {
         assert_eq!(first[1..], ["SETTINGS ACK", "WINDOW_UPDATE 0 +983041"]);
         client.frame(SETTINGS, ACK, 0, b"").await;
         client
+    }
+
+    /// Opens a connection from an address.
+    pub(crate) fn connect_from(&self, client: &str) -> Client {
+        let client = Some(SocketAddr::new(client.parse().expect("an address"), 4711));
+        let io = self.connector.connect_as(Peer { client, ..Peer::default() });
+        Client::over(io.expect("a connection"))
     }
 
     /// Opens a connection, sends, and reads until the server closes.
@@ -90,7 +103,7 @@ impl Served {
 
     /// Stops the server.
     pub(crate) async fn stop(self, grace: Duration) -> usize {
-        self.server.stop(grace).await
+        self.server.stop(grace, Queued::Served).await
     }
 }
 
@@ -101,6 +114,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) fn over(io: DuplexStream) -> Self {
+        Self { io, ahead: Vec::new() }
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.io.write_all(bytes.as_ref()).await.expect("the server takes bytes");
     }
@@ -148,6 +165,12 @@ impl Client {
         without_date(&all)
     }
 
+    /// Sends a request for `/` and returns the response.
+    pub(crate) async fn get(&mut self) -> String {
+        self.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        self.answer().await
+    }
+
     /// Whether the server has closed and everything it sent was read.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.ahead.is_empty() && !self.read_more().await
@@ -189,6 +212,41 @@ fn without_date(responses: &str) -> String {
     let finals = responses.matches("HTTP/1.").count() - responses.matches(" 100 Continue").count();
     assert_eq!(responses.split("\r\n").filter(is_date).count(), finals, "one Date each: {responses}");
     responses.split("\r\n").filter(|line| !is_date(line)).collect::<Vec<_>>().join("\r\n")
+}
+
+/// A listener that is nothing but a queue, and fails when told to.
+struct Scripted(RefCell<mpsc::UnboundedReceiver<io::Result<Incoming>>>);
+
+/// A listener, and what it is to accept.
+pub(crate) fn scripted() -> (mpsc::UnboundedSender<io::Result<Incoming>>, impl Listener) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (sender, Scripted(RefCell::new(receiver)))
+}
+
+impl Listener for Scripted {
+    fn accept(&self) -> LocalFuture<'_, io::Result<Incoming>> {
+        Box::pin(async {
+            let next = std::future::poll_fn(|cx| self.0.borrow_mut().poll_recv(cx)).await;
+            next.expect("the test keeps the queue as long as the server")
+        })
+    }
+
+    fn address(&self) -> String {
+        "scripted:".to_owned()
+    }
+}
+
+/// A connection that is ready at once.
+pub(crate) fn incoming(io: DuplexStream) -> Incoming {
+    let ready = Connection { io: Stream::new(io), peer: Peer::default(), alpn: None };
+    Incoming { peer: Peer::default(), handshake: Box::pin(async { Ok(ready) }) }
+}
+
+/// Lets the server see what was sent: as many turns as a request takes on its way.
+pub(crate) async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// 200 with this content.

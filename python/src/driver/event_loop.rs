@@ -206,6 +206,7 @@ impl EventLoop {
     }
 
     /// Lets handlers run in copies of another context from now on.
+    #[cfg(unix)]
     pub(crate) fn set_home(&self, home: Arc<Home>) {
         self.forget_spares();
         let last = self.home.replace(home);
@@ -302,6 +303,7 @@ impl EventLoop {
     }
 
     /// `select` is entered: remembers the first timer, which the loop has seen.
+    #[cfg(unix)]
     pub(crate) fn entered(&self, py: Python<'_>) {
         let has_ended = self.settle_parked(py);
         self.first_timer.set(self.find_first_timer(py));
@@ -310,6 +312,7 @@ impl EventLoop {
     }
 
     /// Whether `select` is to return.
+    #[cfg(unix)]
     pub(crate) fn is_to_leave(&self) -> bool {
         self.leave.get()
     }
@@ -334,6 +337,7 @@ impl EventLoop {
     }
 
     /// The runtime has nothing left to do: Python code that ran may have left work for the loop. Attached.
+    #[cfg(unix)]
     pub(crate) fn before_wait(&self) {
         if self.unseen.get() > 0 {
             Python::attach(|py| self.look(py));

@@ -41,6 +41,7 @@ pub(crate) use trampoline::{Sent, Trampoline, send, went};
 #[derive(Clone)]
 pub(crate) enum Seat {
     /// The loop runs on this very thread, and it is attached to the interpreter.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the selector driver is Unix's"))]
     Here(Rc<EventLoop>),
     /// The loop runs on another thread, and this one never attaches.
     There(Arc<There>),

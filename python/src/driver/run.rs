@@ -232,6 +232,7 @@ pub(crate) fn tell(job: Job) {
 /// A runtime that serves for an asyncio loop, seen from the loop's side.
 pub(crate) enum Runtime {
     /// The `selector` driver's, on this thread.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the selector driver is Unix's"))]
     Here(Rc<LocalRuntime>),
     /// The `thread` driver's.
     There(RuntimeThread),

@@ -75,6 +75,7 @@ impl Selector {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
         fork::watch();
+        threads::hang_if_ended();
         threads::end_with_interpreter(py)?;
         let inner = py.import("selectors")?.getattr("DefaultSelector")?.call0()?;
         let fileno: RawFd = inner.call_method0("fileno")?.extract()?;

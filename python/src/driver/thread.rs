@@ -495,6 +495,7 @@ impl Connect {
 
 impl Connect {
     fn connect(&self, py: Python<'_>) -> PyResult<()> {
+        threads::hang_if_ended();
         let There { inbox, home, bell, pool } = &*self.there;
         let event_loop = EventLoop::new(py, home.clone(), bell.clone(), pool.clone())?;
         inbox.connect(py, event_loop)

@@ -13,6 +13,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -47,6 +48,8 @@ pub(super) struct Answering {
     /// Whether the client takes a trailer section.
     takes_trailers: bool,
     write_timeout: Duration,
+    /// Held while the server works, and the client can do nothing.
+    working: Option<Rc<()>>,
 }
 
 /// Where the response goes.
@@ -78,7 +81,14 @@ impl Answering {
     pub(super) fn new(asked: Asked, channel: Channel, ticket: Ticket, reply: Guarded) -> Self {
         let Asked { stream, is_head, has_content, takes_trailers, write_timeout } = asked;
         let state = State::Replying(reply);
-        Self { stream, channel, state, ticket, is_head, has_content, takes_trailers, write_timeout }
+        Self { stream, channel, state, ticket, is_head, has_content, takes_trailers, write_timeout, working: None }
+    }
+
+    /// Counts among those for which the server works, as long as it does.
+    pub(super) fn work(&mut self, working: &Rc<()>) {
+        if matches!(self.state, State::Replying(_)) && !self.has_content {
+            self.working = Some(working.clone());
+        }
     }
 
     /// The stream's number.
@@ -153,6 +163,7 @@ impl Future for Answering {
                         this.state = State::Done;
                         continue;
                     };
+                    this.working = None;
                     this.state = this.begin(response);
                 }
                 State::Sending(sending) => {

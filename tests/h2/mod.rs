@@ -7,3 +7,4 @@ mod messages;
 mod patience;
 mod priorities;
 mod push;
+mod standing;

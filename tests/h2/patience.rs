@@ -56,6 +56,23 @@ fn a_connection_on_which_nothing_is_asked_is_closed_after_the_limit() {
     });
 }
 
+/// As with HTTP/1.1: who keeps no connections gives the first request its time all the same.
+#[test]
+fn a_connection_is_not_kept_if_that_is_off() {
+    run(async || {
+        let mut config = Config::default();
+        config.keep_alive_timeout = Duration::ZERO;
+        let served = serve_with(config, hello);
+        let mut client = served.connect_h2(&[]).await;
+        sleep(Duration::from_secs(9)).await;
+
+        client.get(1, "/").await;
+
+        assert_eq!(client.answer(1).await.1, "Hello");
+        assert_eq!([client.next().await, client.next().await], ["GOAWAY 1 NO_ERROR", "END"]);
+    });
+}
+
 #[test]
 fn a_preface_without_settings_is_no_connection() {
     run(async || {

@@ -143,8 +143,13 @@ impl Patience {
         };
         let life = interval.and_then(|interval| self.life.deadline(waiting.life, interval, now));
         let config = &self.config;
+        let patience = match waiting.request {
+            // Nobody means to refuse connections by not keeping them.
+            Some(0) => config.keep_alive_timeout.max(config.head_timeout),
+            _ => config.keep_alive_timeout,
+        };
         [
-            (self.request.deadline(waiting.request, config.keep_alive_timeout, now), Late::Request),
+            (self.request.deadline(waiting.request, patience, now), Late::Request),
             (self.head.deadline(waiting.head, config.head_timeout, now), Late::Head),
             (self.reader.deadline(waiting.reader, config.write_timeout, now), Late::Reader),
             (life, silence),

@@ -63,6 +63,24 @@ pub struct Config {
     /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
     /// application knows.
     pub handler_timeout: Option<Duration>,
+    /// Most requests that an HTTP/2 client may have under way on one connection; it is told, and more are refused. 100, the
+    /// least that RFC 9113 §6.5.2 recommends.
+    pub h2_max_concurrent_streams: u32,
+    /// How much content of one HTTP/2 request may be on its way or unread. 256 KiB: 20 Mbit/s at 100 ms, and a quarter of
+    /// the connection's, so that a handler that does not read does not hold up the others.
+    pub h2_stream_window_bytes: u32,
+    /// How much content of all requests on one HTTP/2 connection may be on its way or unread. 1 MiB: 80 Mbit/s at 100 ms.
+    pub h2_connection_window_bytes: u32,
+    /// Most streams that an HTTP/2 client may reset in a row, or have reset by its mistakes; then it is sent away. 1,000, and
+    /// 33 more for every second, as nghttp2.
+    pub h2_max_resets: u32,
+    /// Most HTTP/2 frames in a row that do nothing (PING, SETTINGS, WINDOW_UPDATE, ...); then the client is sent away. 1,000,
+    /// and 100 more for every second, 8 for a request, and 1 for a frame of content.
+    pub h2_max_idle_frames: u32,
+    /// Silence of an HTTP/2 client with requests under way after which it is asked for a sign of life. None: never. 30 s.
+    pub h2_ping_interval: Option<Duration>,
+    /// Longest wait for that sign; later is a close. 20 s.
+    pub h2_ping_timeout: Duration,
 }
 
 impl Default for Config {
@@ -89,6 +107,13 @@ impl Default for Config {
             max_queued: 1024,
             queue_timeout: Duration::from_secs(1),
             handler_timeout: None,
+            h2_max_concurrent_streams: 100,
+            h2_stream_window_bytes: 256 * 1024,
+            h2_connection_window_bytes: 1024 * 1024,
+            h2_max_resets: 1000,
+            h2_max_idle_frames: 1000,
+            h2_ping_interval: Some(Duration::from_secs(30)),
+            h2_ping_timeout: Duration::from_secs(20),
         }
     }
 }

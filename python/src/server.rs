@@ -359,6 +359,9 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             seconds.ok_or_else(|| wrong("a number of seconds that is not negative"))
         };
         let narrow = |size: u64| usize::try_from(size).map_err(|_| wrong("smaller"));
+        let small = || u32::try_from(size()?).map_err(|_| wrong("smaller"));
+        // RFC 9113 §6.9.1: windows have 31 bits.
+        let window = || small().and_then(|size| if size >> 31 == 0 { Ok(size) } else { Err(wrong("smaller")) });
         match &*name {
             "max_target_bytes" => config.max_target_bytes = narrow(size()?)?,
             "max_head_bytes" => config.max_head_bytes = narrow(size()?)?,
@@ -373,13 +376,20 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             "grace" => config.grace = seconds()?,
             "idle_grace" => config.idle_grace = seconds()?,
             "shutdown_timeout" => config.shutdown_timeout = seconds()?,
-            "backlog" => config.backlog = u32::try_from(size()?).map_err(|_| wrong("smaller"))?,
+            "backlog" => config.backlog = small()?,
             "max_connections" => config.max_connections = narrow(size()?)?,
             "max_connections_per_address" => config.max_connections_per_address = narrow(size()?)?,
             "handshake_timeout" => config.handshake_timeout = seconds()?,
             "max_in_flight" => config.max_in_flight = narrow(size()?)?,
             "max_queued" => config.max_queued = narrow(size()?)?,
             "queue_timeout" => config.queue_timeout = seconds()?,
+            "h2_max_concurrent_streams" => config.h2_max_concurrent_streams = small()?,
+            "h2_stream_window_bytes" => config.h2_stream_window_bytes = window()?,
+            "h2_connection_window_bytes" => config.h2_connection_window_bytes = window()?,
+            "h2_max_resets" => config.h2_max_resets = small()?,
+            "h2_max_idle_frames" => config.h2_max_idle_frames = small()?,
+            "h2_ping_interval" => config.h2_ping_interval = Some(seconds()?).filter(|limit| !limit.is_zero()),
+            "h2_ping_timeout" => config.h2_ping_timeout = seconds()?,
             "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
@@ -420,6 +430,13 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("max_queued", config.max_queued)?;
     values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
     values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
+    values.set_item("h2_max_concurrent_streams", config.h2_max_concurrent_streams)?;
+    values.set_item("h2_stream_window_bytes", config.h2_stream_window_bytes)?;
+    values.set_item("h2_connection_window_bytes", config.h2_connection_window_bytes)?;
+    values.set_item("h2_max_resets", config.h2_max_resets)?;
+    values.set_item("h2_max_idle_frames", config.h2_max_idle_frames)?;
+    values.set_item("h2_ping_interval", config.h2_ping_interval.unwrap_or_default().as_secs_f64())?;
+    values.set_item("h2_ping_timeout", config.h2_ping_timeout.as_secs_f64())?;
     Ok(values)
 }
 

@@ -25,9 +25,8 @@ mod wire;
 use std::{
     cell::Cell,
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::Future,
     io,
-    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -41,7 +40,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::AsyncWriteExt,
     time::{Sleep, sleep, timeout},
 };
 
@@ -51,7 +50,10 @@ use self::{
     patience::{Late, Patience, Waiting},
     wire::{Arrival, Wire},
 };
-use super::strict::{Limits, Refusal};
+use super::{
+    linger::{LINGER, linger},
+    strict::{Limits, Refusal},
+};
 use crate::{
     config::Config,
     conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
@@ -66,9 +68,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How much of a response a client has to take before its connection counts as one that gets on, and goes to the end of the
 /// line of those that make room for others. 64 KiB, a socket buffer's worth: clients that only pretend to read take bytes.
 const PROGRESS_BYTES: u64 = 64 * 1024;
-
-/// How long a refused client's bytes are still read, so that it gets to see why. 5 s, as nginx's `lingering_timeout`.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// 1 s. A connection that has been idle for so long gives up hyper's buffers, 16 KiB. Getting them again costs half a
 /// microsecond, which is not much once a second.
@@ -348,7 +347,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
             headers: head.headers,
             body,
             peer: site.peer.clone(),
-            exchange: if head.version == Version::HTTP_11 { site.http_11 } else { site.http_10 },
+            exchange: if head.version == Version::HTTP_11 { site.http_11.clone() } else { site.http_10.clone() },
             params: Params::default(),
             root_len: 0,
         });
@@ -491,18 +490,6 @@ async fn close(end: End, wire: Wire) {
     // With TLS there is something to send, and a client that does not read must not keep the connection.
     let _ = timeout(LINGER, io.shutdown()).await;
     if lingers && !has_ended {
-        let _ = timeout(LINGER, poll_fn(|cx| poll_linger(&mut io, cx))).await;
-    }
-}
-
-/// RFC 9112 §9.6: closing with bytes unread makes TCP reset the connection, and a reset may take from the client the
-/// response that it has not read yet. So the rest is read, for a while.
-fn poll_linger(io: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
-    let mut rest = [MaybeUninit::uninit(); 8 * 1024];
-    loop {
-        let mut rest = ReadBuf::uninit(&mut rest);
-        if ready!(Pin::new(&mut *io).poll_read(cx, &mut rest)).is_err() || rest.filled().is_empty() {
-            return Poll::Ready(());
-        }
+        linger(&mut io).await;
     }
 }

@@ -1,5 +1,6 @@
 //! A server over memory and a client that speaks raw bytes.
 
+mod h2_client;
 mod log;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use h2_client::*;
 use http::StatusCode;
 use http_body::Frame;
 use httpy::{
@@ -66,6 +68,18 @@ impl Served {
     /// Opens a connection.
     pub(crate) fn connect(&self) -> Client {
         Client::over(self.connector.connect().expect("a connection"))
+    }
+
+    /// Opens a connection that speaks HTTP/2, with the client's settings told and both sides' agreed to.
+    pub(crate) async fn connect_h2(&self, settings: &[(u16, u32)]) -> H2Client {
+        let mut client = H2Client::new(self.connect().io);
+        client.send(PREFACE).await;
+        client.settings(settings).await;
+        let first = [client.next().await, client.next().await, client.next().await];
+        assert!(first[0].starts_with("SETTINGS:"), "{first:?}");
+        assert_eq!(first[1..], ["SETTINGS ACK", "WINDOW_UPDATE 0 +983041"]);
+        client.frame(SETTINGS, ACK, 0, b"").await;
+        client
     }
 
     /// Opens a connection from an address.

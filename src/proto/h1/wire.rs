@@ -105,6 +105,9 @@ impl Wire {
     pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         let state = &mut *self.0.borrow_mut();
         loop {
+            if state.intake.is_foreign() {
+                return Poll::Ready(Ok(Arrival::End));
+            }
             if state.intake.is_ready() {
                 return Poll::Ready(Ok(Arrival::Request));
             }

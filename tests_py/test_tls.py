@@ -175,20 +175,20 @@ def test_a_server_on_a_running_loop_has_tls_too(files, authority):
     import asyncio
 
     async def main() -> Any:
-        async with Server(telling(), port=0, **files._asdict()) as server:
-            async with httpx.AsyncClient(verify=trusting(authority), trust_env=False) as client:
-                return (await client.get(server.url)).json()
+        client = httpx.AsyncClient(verify=trusting(authority), trust_env=False)
+        async with Server(telling(), port=0, **files._asdict()) as server, client:
+            return (await client.get(server.url)).json()
 
     assert asyncio.run(main())["scheme"] == "https"
 
 
 def test_content_passes_both_ways(driver, authority, files):
     content = os.urandom(3_000_000)
-    with serving(files, loop=driver) as server:
-        with httpx.Client(base_url=server.url, verify=trusting(authority), trust_env=False) as client:
-            for _ in range(2):
-                assert client.post("/echo", content=content).content == content
-            many = client.get("/many").text
+    client = httpx.Client(verify=trusting(authority), trust_env=False)
+    with serving(files, loop=driver) as server, client:
+        for _ in range(2):
+            assert client.post(f"{server.url}/echo", content=content).content == content
+        many = client.get(f"{server.url}/many").text
 
     assert many == "".join(f"line {number}\n" * 10 for number in range(1000))
 
@@ -201,12 +201,14 @@ def test_versions_and_ciphers_are_as_configured(authority, files):
         assert said[0] == connection.version() == "TLSv1.2"
         # OpenSSL has its own names.
         assert said[1].startswith("TLS_ECDHE_ECDSA_WITH_")
-    with serving(files, tls_min_version="1.3") as server:
-        with pytest.raises(ssl.SSLError, match="(?i)protocol.version"):
-            connect(server.port, old)
-    with serving(files, ciphers=["TLS_CHACHA20_POLY1305_SHA256"]) as server:
-        with connect(server.port, trusting(authority)) as connection:
-            assert ask(connection)["tls"][1] == "TLS_CHACHA20_POLY1305_SHA256"
+    with (
+        serving(files, tls_min_version="1.3") as server,
+        pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"),
+    ):
+        connect(server.port, old)
+    one = "TLS_CHACHA20_POLY1305_SHA256"
+    with serving(files, ciphers=[one]) as server, connect(server.port, trusting(authority)) as connection:
+        assert ask(connection)["tls"][1] == one
 
 
 def test_each_name_has_its_certificate(authority, files):
@@ -274,11 +276,14 @@ def test_the_app_knows_whose_certificate_the_client_has(authority, files, client
 
 
 def test_who_needs_a_certificate_and_has_none_is_refused(authority, files, clients):
-    with serving(files, client_ca=clients.file) as server:
-        # In TLS 1.3 the client learns of it when it reads.
-        with pytest.raises(ssl.SSLError, match="(?i)certificate.required"):
-            with connect(server.port, trusting(authority)) as connection:
-                ask(connection)
+    refused = pytest.raises(ssl.SSLError, match=r"(?i)certificate.required")
+    # In TLS 1.3 the client learns of it when it reads.
+    with (
+        serving(files, client_ca=clients.file) as server,
+        refused,
+        connect(server.port, trusting(authority)) as connection,
+    ):
+        ask(connection)
 
 
 def test_a_certificate_may_be_optional(authority, files, clients):
@@ -293,9 +298,11 @@ def test_a_certificate_may_be_optional(authority, files, clients):
         stranger = authority.sign(subject="/CN=Eve", usage="clientAuth")
         context = trusting(authority)
         context.load_cert_chain(stranger.certfile, stranger.keyfile)
-        with pytest.raises(ssl.SSLError, match="(?i)unknown.ca"):
-            with connect(server.port, context) as connection:
-                ask(connection)
+        with (
+            pytest.raises(ssl.SSLError, match=r"(?i)unknown.ca"),
+            connect(server.port, context) as connection,
+        ):
+            ask(connection)
 
 
 # Other programs
@@ -363,10 +370,9 @@ def test_openssl_resumes_sessions_of_tls_1_3(authority, files, tmp_path):
         first = openssl(*client, "-sess_out", kept, text=request)
         second = openssl(*client, "-sess_in", kept, "-alpn", "http/1.1", text=request)
 
-    assert "New, TLSv1.3" in first and '"http/1.1", false]' not in first
-    assert "Reused, TLSv1.3" in second and '"http/1.1", true]' in second.replace(
-        '"http/1.1",true]', '"http/1.1", true]'
-    )
+    assert "New, TLSv1.3" in first
+    assert '"http/1.1",true]' in second
+    assert "Reused, TLSv1.3" in second
     assert "Max Early Data: 0" in first + second
     assert "Secure Renegotiation IS NOT supported" in second
 
@@ -378,7 +384,7 @@ def test_the_protocol_is_agreed_on(authority, files):
         with connect(server.port, context) as connection:
             assert connection.selected_alpn_protocol() == "http/1.1"
         context.set_alpn_protocols(["unheard/1"])
-        with pytest.raises(ssl.SSLError, match="(?i)no.application.protocol"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
             connect(server.port, context)
 
 
@@ -843,9 +849,10 @@ def test_a_development_certificate_is_made_and_kept(shop, tmp_path):
     assert (cache / "httpy" / "localhost-key.pem").stat().st_mode & 0o777 == 0o600
 
 
-def test_time_passes_while_nobody_speaks(files):
+def test_who_does_not_shake_hands_is_closed(files):
     with serving(files, handshake_timeout=0.2) as server:
-        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
-            start = time.monotonic()
+        start = time.monotonic()
+        connection = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+        with connection:
             assert connection.recv(1) == b""
-            assert time.monotonic() - start >= 0.2
+        assert time.monotonic() - start >= 0.2

@@ -41,8 +41,11 @@ pub struct Row {
 
 /// Every protocol HTTPy speaks over a byte stream, most particular first.
 pub fn table() -> Vec<Row> {
+    let h1 = Rc::new(H1::default());
     vec![
         Row { alpn: b"h2", looks: H2::looks, protocol: Rc::new(H2) },
-        Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: Rc::new(H1::default()) },
+        Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: h1.clone() },
+        // Clients that offer nothing else are there: `curl --http1.0`.
+        Row { alpn: b"http/1.0", looks: |_| Looks::Unlike, protocol: h1 },
     ]
 }

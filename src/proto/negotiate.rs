@@ -31,6 +31,9 @@ const MOST_BYTES: usize = 64;
 /// 1 KiB. As much is read at a time: most heads are smaller, and need not be read twice.
 const READ_BYTES: usize = 1024;
 
+/// How TLS begins: with a record of the handshake (RFC 8446 §5.1). Nothing that a row recognises begins with a control character.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// The protocol that finds out which protocol.
 pub struct Negotiate {
     rows: Rc<[Row]>,
@@ -76,7 +79,8 @@ impl Protocol<Stream> for Negotiate {
     }
 }
 
-/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed, or is late.
+/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed, is late, or
+/// speaks TLS where there is none (any more), and could not read an answer.
 async fn choose<'r>(rows: &'r [Row], io: &mut Stream, config: &Config) -> Option<&'r Row> {
     let mut ahead = BytesMut::new();
     // As long as the first request may take to begin, and the rest of a head.
@@ -85,6 +89,10 @@ async fn choose<'r>(rows: &'r [Row], io: &mut Stream, config: &Config) -> Option
         let before = ahead.len();
         timeout(limit.max(Duration::from_millis(1)), poll_fn(|cx| read(io, &mut ahead, cx))).await.ok()?.ok()?;
         if ahead.len() == before {
+            return None;
+        }
+        if ahead.first() == Some(&TLS_HANDSHAKE) {
+            tracing::debug!(kind = "peer", "a client speaks TLS to a port without it");
             return None;
         }
         if let Some(row) = recognise(rows, &ahead, ahead.len() >= MOST_BYTES) {

@@ -64,9 +64,56 @@ fn offers_the_protocols_of_the_table() {
         let mut config = served.client();
         config.alpn_protocols = vec![b"unheard/1".to_vec(), b"http/1.1".to_vec()];
 
-        let answer = served.connect_with(config).await.get().await;
+        let answer = served.connect_with(config.clone()).await.get().await;
 
         assert!(answer.contains(r#"Some("localhost") Some("http/1.1")"#), "{answer}");
+        // The server's order counts: clients name what they understand, not what is best.
+        config.alpn_protocols = [&b"http/1.0"[..], b"http/1.1", b"h2"].map(<[u8]>::to_vec).into();
+        let stream = served.try_connect(config.clone(), "localhost").await.expect("a handshake");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        config.alpn_protocols = vec![b"http/1.0".to_vec()];
+        let answer = served.connect_with(config).await.get().await;
+        assert!(answer.contains(r#"Some("http/1.0")"#), "{answer}");
+    });
+}
+
+#[test]
+fn serves_http_2_to_who_asks_for_it() {
+    run(async || {
+        let served = secure(|request: Request| {
+            let features = [Feature::Tls, Feature::Multiplexing].map(|feature| request.supports(feature));
+            ok(format!("{:?} {} {:?}", request.version, request.peer.is_tls, features)).into()
+        });
+        let mut config = served.client();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let io = served.try_connect(config, "localhost").await.expect("a handshake");
+        let (sender, connection) = h2::client::handshake(io).await.expect("HTTP/2");
+        tokio::task::spawn_local(connection);
+
+        let request = http::Request::get("https://localhost/").body(()).expect("a request");
+        let (response, _) = sender.ready().await.expect("room").send_request(request, true).expect("sent");
+        let mut body = response.await.expect("a response").into_body();
+        let content = body.data().await.expect("content").expect("content");
+
+        assert_eq!(content, "HTTP/2.0 true [true, true]");
+    });
+}
+
+/// There is no telling a client that it should not speak TLS: whatever it gets, it reads as TLS.
+#[test]
+fn closes_on_who_speaks_tls_to_a_port_without_it() {
+    run(async || {
+        let log = log();
+        let (connector, listener) = memory();
+        let _server = App::new(Arc::new(tell)).start(vec![Box::new(listener)]);
+        let name = ServerName::try_from("localhost").expect("a name");
+        let config = secure(tell).client();
+
+        let plain = connector.connect().expect("a connection");
+        let error = TlsConnector::from(Arc::new(config)).connect(name, plain).await.expect_err("no TLS");
+
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(log.with("DEBUG a client speaks TLS to a port without it").len(), 1);
     });
 }
 

@@ -54,8 +54,7 @@ fn bad_files_change_nothing_and_are_told_once() {
         assert_eq!(serial(&served).await, old);
         let expected = "is not PEM, which has lines such as -----BEGIN CERTIFICATE-----";
         assert!(error.to_string().ends_with(expected), "{error}");
-        let said =
-            log.with("ERROR certificates were not read again, and stay as they were kind=\"start\" error=keyfile");
+        let said = log.with("ERROR certificates were not read again, and stay as they were: keyfile");
         assert_eq!(said.len(), 1);
     });
 }

@@ -124,7 +124,7 @@ impl Credentials {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(kind = "start", %error, "certificates were not read again, and stay as they were");
+                tracing::error!(kind = "start", "certificates were not read again, and stay as they were: {error}");
                 Err(error)
             }
         }

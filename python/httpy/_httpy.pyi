@@ -264,6 +264,40 @@ class Request:
         Raises:
             ValueError: if there is no such feature.
         """
+    def early_hints(self, links: Iterable[str], /) -> Awaitable[bool]:
+        """Sends links ahead of the response, as 103 Early Hints.
+
+        They are sent when this is called. Awaiting it does not wait: a `def` handler looks at its truth instead. On
+        HTTP/1.x it is false, and nothing is sent (RFC 8297 §3: many clients can't take it there).
+
+        Args:
+            links: Values of `Link` fields, such as `</app.css>; rel=preload; as=style`.
+
+        Returns:
+            Whether they were sent: not by a protocol that has no such thing, and not once the response has begun.
+
+        Raises:
+            ValueError: if a link can't be a field value.
+        """
+    def push(
+        self, path: str, headers: _Fields | None = None
+    ) -> bool:
+        """Pushes: promises the client a response that it did not ask for yet.
+
+        The app answers the promised GET request as if it had come from the client, through all middleware.
+
+        Args:
+            path: The path, percent-encoded, with a query or not. Scheme and host are those of this request.
+            headers: The fields of the promised request. Defaults to this request's `Accept-Encoding`,
+                `Accept-Language`, `Authorization`, `Cookie` and `User-Agent`.
+
+        Returns:
+            Whether it was promised: not by a protocol that has no such thing, not to a client that does not want it or
+            has enough of it (HTTP/2 clients say so), and not once the response has ended.
+
+        Raises:
+            ValueError: if it is no path, or a field can't be one.
+        """
     def stream(self) -> Chunks:
         """The content as it arrives, for handlers registered with `stream=True`.
 

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod afterwards;
+mod ahead;
 mod arriving;
 #[cfg(unix)]
 mod board;

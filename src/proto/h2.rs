@@ -301,6 +301,8 @@ impl Serving {
         let stream = respond.stream_id().as_u32();
         self.last = stream;
         let (mut head, incoming) = request.into_parts();
+        // They may have come together with the request.
+        self.take_pushes();
         let site = &mut self.site;
         let has_pushes = site.link.has_pushes();
         let origin = if has_pushes { head.uri.scheme().cloned().zip(head.uri.authority().cloned()) } else { None };
@@ -376,11 +378,15 @@ impl Serving {
         }
     }
 
-    /// Takes over what the client has said in frames that h2 does not hand on.
-    fn take_news(&mut self) -> Option<Offence> {
-        if let Some(pushes) = self.wire.pushes() {
+    fn take_pushes(&self) {
+        if let Some(pushes) = self.wire.take_pushes() {
             self.site.link.allow_pushes(if pushes.is_enabled { pushes.max_streams } else { 0 });
         }
+    }
+
+    /// Takes over what the client has said in frames that h2 does not hand on.
+    fn take_news(&mut self) -> Option<Offence> {
+        self.take_pushes();
         for (stream, said) in self.wire.take_priorities() {
             let is_early = stream % 2 == 1 && stream > self.last;
             if is_early {

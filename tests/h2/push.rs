@@ -10,8 +10,8 @@ use httpy::{
 use tokio::sync::Notify;
 
 use crate::support::{
-    DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING, Served, ok, once,
-    request, run, serve, serve_app,
+    DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, H2Client, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING,
+    PREFACE, SETTINGS, Served, WHOLE, encode, ok, once, request, run, serve, serve_app,
 };
 
 fn promise(path: &'static str) -> Promise {
@@ -102,6 +102,25 @@ fn nothing_is_pushed_to_who_does_not_want_it() {
             client.get(1, "/").await;
 
             assert_eq!(client.answer(1).await.1, "[false, false]");
+        }
+    });
+}
+
+/// RFC 9113 §3.4: a client need not wait for the server before it asks.
+#[test]
+fn what_a_client_says_of_pushes_counts_for_the_request_behind_it() {
+    run(async || {
+        for (push, expected) in [(1, "[true, true]"), (0, "[false, false]")] {
+            let served = serve(page);
+            let mut client = H2Client::new(served.connect().io);
+            let settings = [&ENABLE_PUSH.to_be_bytes()[..], &u32::to_be_bytes(push)].concat();
+            let head = client.block(&request("GET", "/"));
+
+            let bytes = [PREFACE, &encode(SETTINGS, 0, 0, &settings), &encode(HEADERS, WHOLE, 1, &head)].concat();
+            client.send(bytes).await;
+
+            let all = client.all().await;
+            assert!(all.contains(&format!("DATA 1 END_STREAM: {expected}")), "{all:?}");
         }
     });
 }

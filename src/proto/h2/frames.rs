@@ -79,6 +79,8 @@ pub(super) struct Incoming {
     heads: u64,
     window: i64,
     pushes: Option<Pushes>,
+    /// Whether settings have come since somebody asked for them.
+    has_settings: bool,
     priorities: Vec<(u32, Said)>,
 }
 
@@ -144,6 +146,7 @@ impl Incoming {
             heads: 0,
             window: FIRST_WINDOW,
             pushes: None,
+            has_settings: false,
             priorities: Vec::new(),
         }
     }
@@ -195,9 +198,9 @@ impl Incoming {
         self.window
     }
 
-    /// What the client lets the server push; none before its settings have come.
-    pub(super) fn pushes(&self) -> Option<Pushes> {
-        self.pushes
+    /// What the client lets the server push, if it has said anything since this was asked.
+    pub(super) fn take_pushes(&mut self) -> Option<Pushes> {
+        if std::mem::take(&mut self.has_settings) { self.pushes } else { None }
     }
 
     /// The priorities that the client has changed since this was asked.
@@ -324,6 +327,7 @@ impl Incoming {
             HEADERS | CONTINUATION if self.frame.has(END_HEADERS) => self.is_within_head = false,
             SETTINGS if !self.frame.has(ACK) => {
                 self.pushes.get_or_insert(Pushes { is_enabled: true, max_streams: u32::MAX });
+                self.has_settings = true;
             }
             WINDOW_UPDATE if self.part.len() == 4 => self.window += i64::from(number(&self.part) & 0x7fff_ffff),
             PRIORITY_UPDATE => self.end_priority_update(),

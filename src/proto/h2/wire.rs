@@ -122,9 +122,9 @@ impl Wire {
         (state.incoming.is_within_head(), state.incoming.heads())
     }
 
-    /// What the client lets the server push; none before its settings have come.
-    pub(super) fn pushes(&self) -> Option<Pushes> {
-        self.0.borrow().incoming.pushes()
+    /// What the client lets the server push, if it has said anything since this was asked.
+    pub(super) fn take_pushes(&self) -> Option<Pushes> {
+        self.0.borrow_mut().incoming.take_pushes()
     }
 
     /// The priorities that the client has changed since this was asked.

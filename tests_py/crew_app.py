@@ -39,6 +39,8 @@ def load(**wishes: Any) -> App:
             await asyncio.sleep(1000)
         if wishes.get("hangs") == "blocked":
             time.sleep(1000)
+        if wishes.get("hangs") == "no, it raises":
+            raise LookupError("lost")
         print("shutdown ends", flush=True)
 
     @app.get("/pid")

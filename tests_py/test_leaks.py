@@ -7,13 +7,10 @@ there once for each of them, so the bounds tell a leak from noise:
 - objects: 60. What the collector knows. Measured noise is 5, and a context for each of the pool's 40 threads, which
   come and go; a leak in every 160th of 10,000 requests would show.
 - blocks: 500. Python's own allocations, strings among them. Measured noise is 160, of caches and free lists.
-- heap: 256 KiB. What native code has asked for. The least that malloc gives is 32 bytes, which are 312 KiB if every
-  one of 10,000 requests leaks them. Measured noise is 35 KiB: buffers as large as the busiest moment needs.
+- heap: 128 KiB. What native code has asked for. The least that malloc gives is 32 bytes, which are 312 KiB if every
+  one of 10,000 requests leaks them. Measured noise is 10 KiB.
 - rss: 1 MiB. What the system sees, were it anything that is not counted above. Measured noise is 116 KiB.
 - tasks: 0.
-
-Threads come and go, and take memory while they are there. Where many of them work, measured noise of the heap is
-270 KiB and of the rest 2 MiB, so 1 MiB and 4 MiB are allowed; there it takes `make leaks` to see 32 bytes a request.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ import pytest
 
 from httpy import App, Request, Response, Server
 from programs import Pipeline, ask, running, to
-from support import PATIENCE_S, python
+from support import PATIENCE_S, environment, python
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="usage is read from /proc")
 
@@ -46,8 +43,9 @@ CONNECTIONS = 4
 # Less than the pool may have threads.
 AT_ONCE = 32
 DEPTH = 32
-MANY_THREADS = {"heap": 1024 * 1024, "rss": 4 * 1024 * 1024}
-BOUNDS = {"objects": 60, "blocks": 500, "heap": 256 * 1024, "rss": 1024 * 1024, "tasks": 0}
+# What glibc's malloc keeps for each thread in case it asks again counts as in use.
+FRUGAL = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+BOUNDS = {"objects": 60, "blocks": 500, "heap": 128 * 1024, "rss": 1024 * 1024, "tasks": 0}
 
 QUERY = "?q=text&many=1&many=2&other=true"
 PERSON = b'{"name":"Ada","tags":["a","b"],"age":36}'
@@ -97,7 +95,6 @@ KINDS = {
     "background": to("GET", "/background"),
     "background, async": to("GET", "/background-async"),
 }
-POOLED = {"pooled", "crash, pooled", "middleware, pooled", "stream", "arriving, pooled", "background"}
 BESIDE = [
     *("inline", "async", "suspending", "pooled", "crash", "cycles"),
     *("middleware, pooled", "middleware, stream", "error handler that awaits"),
@@ -142,7 +139,8 @@ class Subject:
 
 @contextlib.contextmanager
 def serving(loop: str) -> Iterator[Subject]:
-    with running(python(str(Path(__file__).with_name("leaks_app.py")), loop)) as port:
+    command = python(str(Path(__file__).with_name("leaks_app.py")), loop)
+    with running(command, env={**environment(), **FRUGAL}) as port:
         subject = Subject(port)
         # As many threads as there will ever be: the memory a thread takes is no leak.
         with contextlib.ExitStack() as connections:
@@ -168,8 +166,8 @@ def beside() -> Iterator[Subject]:
         yield subject
 
 
-def excess(growth: dict[str, int], **bounds: int) -> dict[str, int]:
-    return {name: amount for name, amount in growth.items() if amount > {**BOUNDS, **bounds}[name]}
+def excess(growth: dict[str, int]) -> dict[str, int]:
+    return {name: amount for name, amount in growth.items() if amount > BOUNDS[name]}
 
 
 def close_unlike(connection: socket.socket, number: int) -> None:
@@ -189,7 +187,7 @@ def growth_of(subject: Subject, request: bytes, requests: int) -> dict[str, int]
 def test_nothing_stays_of(kind: str, subject: Subject) -> None:
     growth = growth_of(subject, KINDS[kind], REQUESTS)
 
-    assert not excess(growth, **(MANY_THREADS if kind in POOLED else {})), growth
+    assert not excess(growth), growth
 
 
 @linux
@@ -198,7 +196,7 @@ def test_nothing_stays_of(kind: str, subject: Subject) -> None:
 def test_beside_a_loop_nothing_stays_of(kind: str, beside: Subject) -> None:
     growth = growth_of(beside, KINDS[kind], REQUESTS)
 
-    assert not excess(growth, **(MANY_THREADS if kind in POOLED else {})), growth
+    assert not excess(growth), growth
 
 
 @linux
@@ -240,7 +238,7 @@ def test_nothing_stays_of_what_is_cut_off(driver: str, kind: str, request: pytes
 
     growth = subject.growth(send, REQUESTS)
 
-    assert not excess(growth, **MANY_THREADS), growth
+    assert not excess(growth), growth
 
 
 @linux

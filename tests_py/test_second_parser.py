@@ -57,6 +57,8 @@ class Reading:
     refusal: Optional[str] = None
     is_closed: bool = False
     """Whether it has stopped behind a message that said so."""
+    is_left: bool = False
+    """Whether it has stopped, and leaves what follows to others."""
 
 
 # What HTTPy makes of it
@@ -153,8 +155,10 @@ def read_by_llhttp(data: bytes) -> Reading:
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
-        # The message is complete, and what follows is no longer HTTP to it.
-        reading.is_closed = True
+        # RFC 9110 §7.8: a server may ignore the wish, and HTTPy does. httptools leaves even the content to others.
+        last = reading.messages.pop()
+        reading.messages.append(Message(last.method, last.target, None))
+        reading.is_left = True
     except httptools.HttpParserError as error:
         if not reading.is_closed:
             reading.refusal = str(error)
@@ -261,6 +265,8 @@ def differences(ours: Reading, data: bytes) -> Iterator[str]:
         theirs = read(data)
         for number, message in enumerate(ours.messages):
             if number >= len(theirs.messages):
+                if theirs.is_left:
+                    break
                 says = theirs.refusal or ("has closed" if theirs.is_closed else "waits for more")
                 # Answered before all of its content had come, and so the last.
                 is_early = (
@@ -270,8 +276,9 @@ def differences(ours: Reading, data: bytes) -> Iterator[str]:
                     yield f"{name} ({says}) does not accept request {number + 1}, which HTTPy reads as {message}"
                 break
             other = theirs.messages[number]
-            content = other.content if message.content is not None else None
-            if message != Message(other.method, other.target, content):
+            contents = (message.content, other.content)
+            is_same = (message.method, message.target) == (other.method, other.target)
+            if not is_same or (None not in contents and contents[0] != contents[1]):
                 yield f"{name} reads request {number + 1} as {other}, HTTPy as {message}"
                 break
 

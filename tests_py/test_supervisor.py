@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from crew import PATIENCE_S, Crew, Load, children, crew, has_ended, read_all, state, wait_for
-from httpy import ConfigError, supervisor
+from httpy import ConfigError, processes, worker_process
 from httpy.supervisor import Supervisor, Target
 from httpy.worker import _raised, resident_bytes
 from support import environment, python
@@ -206,6 +206,14 @@ def test_a_worker_that_does_not_end_is_killed() -> None:
 
         assert end_of(server) == 0
         assert "did not end in time and is killed" in server.said
+
+
+def test_a_shutdown_that_fails_is_said_and_is_the_exit_status() -> None:
+    with crew({"wishes": {"hangs": "no, it raises"}}) as server:
+        server.serves()
+
+        assert end_of(server) == 1
+        assert "LookupError: lost" in server.said
 
 
 def test_a_signal_while_workers_start_ends_everything() -> None:
@@ -600,6 +608,23 @@ def test_a_worker_that_ends_without_a_word_is_said_too(tmp_path: Path) -> None:
         assert re.fullmatch(r"httpy: error: worker \d+ ended with status 7 before it served", server.said)
 
 
+def test_a_system_that_starts_no_process_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(worker_process, "spawn", refuse)
+    one = socket.create_server(("127.0.0.1", 0))
+
+    status = Supervisor(Target("crew_app:load"), sockets=[one], workers=2).run()
+
+    assert (status, one.fileno()) == (1, -1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no worker can be started: Resource temporarily unavailable"
+    ]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -628,7 +653,7 @@ def test_reuse_port_needs_a_socket_that_allows_it() -> None:
 
 
 def test_auto_is_a_worker_for_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= supervisor.count_of("auto") <= len(os.sched_getaffinity(0))
+    assert 1 <= processes.count_of("auto") <= len(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
 
     for text, count in [
@@ -638,7 +663,7 @@ def test_auto_is_a_worker_for_each_processor(monkeypatch: pytest.MonkeyPatch) ->
         ("9900000 100000", 64),
     ]:
         monkeypatch.setattr("builtins.open", opening(text))
-        assert supervisor.processors() == count
+        assert processes.processors() == count
 
 
 def opening(text: str) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 It holds the listening sockets and nothing else of the server: it imports neither the app nor asyncio, so that
 hardly anything can go wrong in it, and it costs little.
 
+One file, because all that can happen to a worker ends in the same few steps: it is started, told to go, or buried.
 A worker's place is a slot. What is to be is written down in slots and in the generation that is wanted, and
 `_tend` does what is missing, whenever something has happened. A slot's states::
 
@@ -26,13 +27,13 @@ import time
 from . import _httpy
 from .board import make_board
 from .errors import ConfigError
-from .inheritance import python_flags
+from .processes import bury_orphans, count_of, own_command
 from .urls import url_of, urls_of
 from .worker_process import WorkerProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Optional
 
     from .handover import Predecessor, Successor
@@ -371,6 +372,14 @@ class Supervisor:
         if os.getpid() == 1:
             bury_orphans({worker.pid for worker in self._workers()})
 
+    def _rest(self, slot: _Slot, *, is_spared: bool = False) -> float:
+        """Has a slot wait before the next worker is started, the longer the more have failed; returns how long."""
+        rest = min(_FIRST_BACK_OFF_S * 2.0 ** min(slot.failures, 16), _LONGEST_BACK_OFF_S)
+        rest = 0.0 if is_spared else rest
+        slot.failures += 1
+        slot.rests_until = time.monotonic() + rest
+        return rest
+
     def _forget(self, one: Any) -> None:
         with contextlib.suppress(KeyError):
             self._selector.unregister(one)
@@ -379,8 +388,7 @@ class Supervisor:
         """A worker has ended: as it should, or not."""
         if worker in self._leaving:
             self._leaving.remove(worker)
-            if worker.failure is not None:
-                self._report(worker.failure[0])
+            self._see_how_it_left(worker)
             return
         slot = next(slot for slot in self._slots if worker in slot.workers())
         is_next = slot.next is worker
@@ -391,13 +399,10 @@ class Supervisor:
         if not self._is_up:
             self._fail_to_start(worker)
             return
-        has_lasted = worker.ready is not None and time.monotonic() - worker.started > _LASTING_S
-        slot.failures = 1 if has_lasted else slot.failures + 1
-        if worker.ready is not None and slot.failures == 1:
-            rest = 0.0
-        else:
-            rest = min(_FIRST_BACK_OFF_S * 2.0 ** min(slot.failures - 1, 16), _LONGEST_BACK_OFF_S)
-        slot.rests_until = time.monotonic() + rest
+        if worker.ready is not None and time.monotonic() - worker.started > _LASTING_S:
+            slot.failures = 0
+        # The first to die is replaced at once.
+        rest = self._rest(slot, is_spared=worker.ready is not None and slot.failures == 0)
         how = worker.how_it_ended()
         if worker.failure is not None:
             self._report(worker.failure[0])
@@ -409,6 +414,16 @@ class Supervisor:
             _log("error", "worker %d %s; another takes its place in %.1f s", worker.pid, how, rest)
         else:
             _log("error", "worker %d %s; another takes its place", worker.pid, how)
+
+    def _see_how_it_left(self, worker: WorkerProcess) -> None:
+        """What goes wrong in the end is no secret either."""
+        if worker.failure is not None:
+            text, status = worker.failure
+            self._report(text)
+            if self._is_stopping:
+                self._status = self._status or status
+        elif worker.has_failed and worker.ready is not None:
+            _log("error", "worker %d %s instead of ending well", worker.pid, worker.how_it_ended())
 
     def _fail_to_start(self, worker: WorkerProcess) -> None:
         """What does not work at all is not tried again."""
@@ -445,7 +460,7 @@ class Supervisor:
                     _log("error", "worker %d did not end in time and is killed", worker.pid)
                     worker.kill()
                     worker.deadline = None
-            elif self._worker_timeout and worker.silence(now) > self._worker_timeout:
+            elif self._watches(worker) and worker.silence(now) > self._worker_timeout:
                 _log("error", "the loop of worker %d is stuck: the worker is killed", worker.pid)
                 worker.abort()
         if self._notifier is not None and self._notifier.watchdog_s is not None and now >= self._next_alive:
@@ -466,8 +481,12 @@ class Supervisor:
                 old, slot.current, slot.next = slot.current, slot.next, None
                 if old is not None:
                     self._dismiss(old, "retire")
+            if slot.current is None and slot.next is not None:
+                slot.current, slot.next = slot.next, None
             if slot.current is None and now >= slot.rests_until:
-                slot.current, slot.next = slot.next or self._start(slot), None
+                slot.current = self._start(slot)
+                if self._is_stopping:
+                    return
         if not self._is_up:
             self._see_whether_up()
         elif not any(slot.next for slot in self._slots):
@@ -503,8 +522,17 @@ class Supervisor:
             if self._notifier is not None:
                 self._notifier.ready()
 
-    def _start(self, slot: _Slot) -> WorkerProcess:
-        worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board)
+    def _start(self, slot: _Slot) -> Optional[WorkerProcess]:
+        """Starts a worker; none if the system refuses, which is as a worker that ends at once."""
+        try:
+            worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board)
+        except OSError as error:
+            self._rest(slot)
+            _log("error", "no worker can be started: %s", error)
+            if not self._is_up:
+                self._status = 1
+                self._stop("stop")
+            return None
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 
@@ -538,8 +566,8 @@ class Supervisor:
         for worker in self._workers():
             if worker.deadline is not None:
                 until = min(until, worker.deadline)
-            elif self._worker_timeout and worker.last_beat is not None:
-                until = min(until, worker.last_beat + self._worker_timeout)
+            elif self._watches(worker):
+                until = min(until, now + self._worker_timeout - worker.silence(now))
         for slot in self._slots:
             if slot.rests_until > now:
                 until = min(until, slot.rests_until)
@@ -554,6 +582,10 @@ class Supervisor:
         if now > until + _PAUSE_S:
             for worker in self._workers():
                 worker.excuse(now)
+
+    def _watches(self, worker: WorkerProcess) -> bool:
+        """Whether a worker can get stuck: not before it serves, nor when it was killed and has yet to end."""
+        return self._worker_timeout > 0 and worker.last_beat is not None and not worker.was_killed
 
     def _workers(self) -> list[WorkerProcess]:
         return [worker for slot in self._slots for worker in slot.workers()] + self._leaving
@@ -602,62 +634,6 @@ def listening_again(one: socket.socket, backlog: int) -> socket.socket:
         )
         raise ConfigError(f"reuse_port: can't listen on {url_of(one)} twice{hint}") from error
     return other
-
-
-def count_of(workers: int | str) -> int:
-    """Returns how many workers are meant.
-
-    Raises:
-        ConfigError: if it is neither "auto" nor a number from 1.
-    """
-    if workers == "auto":
-        return processors()
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigError(f"workers is a number from 1, or 'auto', not {workers!r}")
-    return workers
-
-
-def processors() -> int:
-    """Returns how many processors this process may use: those it is bound to, and no more than its container has."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:
-        count = os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as limit:
-            quota, period = limit.read().split()
-        # Of half a processor there is one.
-        count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        # No cgroups, or no limit, which is the word "max".
-        pass
-    return count
-
-
-def bury_orphans(known: Container[int]) -> None:
-    """Takes in the ends of processes that others have left behind: the duty of a container's first process.
-
-    Args:
-        known: This process's own children, whose ends are still to be seen.
-    """
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None or ended.si_pid in known:
-                return
-            os.waitpid(ended.si_pid, 0)
-
-
-def own_command() -> tuple[list[str], str]:
-    """Returns the command that has started this program, and the directory it is in."""
-    known = getattr(sys, "orig_argv", None)
-    if known:
-        return [sys.executable, *known[1:]], os.getcwd()
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    # Python 3.9: a package that is run with -m is known by its `__main__` module.
-    program = ["-m", spec.name.removesuffix(".__main__")] if spec else [sys.argv[0]]
-    return [sys.executable, *python_flags(), *program, *sys.argv[1:]], os.getcwd()
 
 
 def _print(text: str) -> None:

@@ -34,6 +34,10 @@ class WorkerProcess:
         full: Why it wants to be replaced; None if it does not.
         failure: What it has said before it ended because of it, and the exit status that this asks for.
         deadline: When it has to have ended; None if it need not.
+        was_killed: Whether it was ended by force.
+
+    Raises:
+        OSError: if the system has no process left, or no descriptor.
     """
 
     def __init__(
@@ -46,7 +50,12 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, *python_flags(), "-m", "httpy.work"]
-            self._process = spawn(command, [theirs, *sockets], shared)
+            try:
+                self._process = spawn(command, [theirs, *sockets], shared)
+            except OSError:
+                ours.close()
+                self._free_place()
+                raise
         self._lines = Lines(ours)
         self._lines.send_object(work)
         self.generation = generation
@@ -56,9 +65,10 @@ class WorkerProcess:
         self.full: Optional[str] = None
         self.failure: Optional[tuple[str, int]] = None
         self.deadline: Optional[float] = None
+        self.was_killed = False
         self._is_aborted = False
         # What it is told as soon as it listens.
-        self._order: Optional[str] = None
+        self._orders: list[str] = []
 
     @property
     def pid(self) -> int:
@@ -82,8 +92,8 @@ class WorkerProcess:
         if "ready" in said:
             self.ready = said["ready"]
             self.last_beat = time.monotonic()
-            if self._order is not None:
-                self._lines.send(self._order)
+            for word in self._orders:
+                self._lines.send(word)
         elif "full" in said:
             self.full = said["full"]
         elif "failed" in said:
@@ -94,7 +104,7 @@ class WorkerProcess:
         if self.ready is not None:
             self._lines.send(word)
             return
-        self._order = word
+        self._orders.append(word)
         if word not in ("shared", "sole"):
             self._signal(signal.SIGTERM)
 
@@ -115,6 +125,11 @@ class WorkerProcess:
         """Returns whether the process is no more; the system forgets it then."""
         return self._process.poll() is not None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended by itself, and not well."""
+        return self._process.returncode not in (None, 0) and not self.was_killed
+
     def how_it_ended(self) -> str:
         """Returns the end in words."""
         status = self._process.returncode
@@ -133,17 +148,21 @@ class WorkerProcess:
         if self._is_aborted or sys.platform == "win32":
             self.kill()
             return
-        self._is_aborted = True
+        self._is_aborted = self.was_killed = True
         self.deadline = time.monotonic() + _ABORT_S
         self._signal(signal.SIGABRT)
 
     def kill(self) -> None:
         """Ends it at once."""
+        self.was_killed = True
         self._process.kill()
 
     def close(self) -> None:
         """Gives back what was held for it, once it has ended."""
         self._lines.close()
+        self._free_place()
+
+    def _free_place(self) -> None:
         if self._board is not None and self._place is not None:
             self._board.free_place(self._place)
 

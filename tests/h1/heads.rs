@@ -43,6 +43,24 @@ fn a_refusal_waits_for_its_turn_behind_earlier_requests() {
     });
 }
 
+/// What is wrong with the second request's content is known before the first is answered.
+#[test]
+fn a_refusal_of_content_is_not_the_answer_to_an_earlier_request() {
+    run(async || {
+        let served = serve(describe);
+        let request = |number: u8, content: &str| {
+            format!("POST /{number} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{content}")
+        };
+
+        let answer =
+            served.exchange(format!("{}{}", request(1, "1\r\nx\r\n0\r\n\r\n"), request(2, "1\r\nx\r\n-1\r\n"))).await;
+
+        let (first, second) = answer.split_once("POST /1 host=a content=x").expect("an answer to the first");
+        assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && !first.contains("close"), "{first}");
+        assert!(second.starts_with("HTTP/1.1 400 Bad Request\r\n") && second.contains("a chunk's size"), "{second}");
+    });
+}
+
 #[test]
 fn http_1_0_needs_no_host() {
     run(async || {

@@ -1,12 +1,15 @@
 //! What a line of the access log says, and how.
 
 use std::{
+    borrow::Cow,
+    cell::RefCell,
     io::Write,
     net::IpAddr,
+    thread::LocalKey,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::{HeaderValue, header};
+use http::{HeaderName, header};
 
 use crate::message::Request;
 
@@ -46,23 +49,24 @@ const SECRET: [&str; 12] = [
 /// A line, of which the response is still missing.
 pub(super) struct Line {
     format: Format,
-    /// What comes before and after what is missing.
-    before: Vec<u8>,
-    after: Vec<u8>,
+    text: Vec<u8>,
+    /// Where in the text the rest belongs.
+    gap: usize,
 }
 
 impl Line {
     pub(super) fn new(format: Format, request: &Request, now: SystemTime) -> Self {
-        let mut line = Self { format, before: Vec::with_capacity(192), after: Vec::with_capacity(128) };
+        // 256 bytes: most lines.
+        let mut line = Self { format, text: Vec::with_capacity(256), gap: 0 };
         let client = request.peer.client.map(|client| client.ip());
-        let (target, version) = (masked(&target(request)), request.http_version());
-        let field = |name| request.headers.get(name).map_or("".into(), |value: &HeaderValue| text(value.as_bytes()));
-        let (referer, agent) = (masked(&field(header::REFERER)), field(header::USER_AGENT));
+        let (target, version) = (masked(target(request)), request.http_version());
+        let (referer, agent) = (field(request, &header::REFERER), field(request, &header::USER_AGENT));
+        let referer = masked(&referer);
         match format {
             Format::Text => {
                 line.address(client);
                 line.put(" - - [");
-                write_clf_time(now, &mut line.before);
+                write_clf_time(now, &mut line.text);
                 line.put("] \"");
                 line.piece(request.method.as_str());
                 line.put(" ");
@@ -70,35 +74,28 @@ impl Line {
                 line.put(" HTTP/");
                 line.put(version);
                 line.put("\" ");
-                for value in [referer, agent] {
-                    line.after.extend_from_slice(b" \"");
-                    escape(if value.is_empty() { "-" } else { &value }, format, &mut line.after);
-                    line.after.push(b'"');
+                line.gap = line.text.len();
+                for value in [&referer, &agent] {
+                    line.put(" \"");
+                    line.piece(if value.is_empty() { "-" } else { value });
+                    line.put("\"");
                 }
             }
             Format::Json => {
                 line.put("{\"time\":\"");
-                write_iso_time(now, &mut line.before);
+                write_iso_time(now, &mut line.text);
                 line.put("\",\"level\":\"info\",\"logger\":\"httpy.access\",\"client\":\"");
                 line.address(client);
-                let host = field(header::HOST);
-                let pieces = [("method", request.method.as_str()), ("host", &host), ("target", &target)];
-                for (name, value) in pieces {
-                    line.put("\",\"");
-                    line.put(name);
-                    line.put("\":\"");
-                    line.piece(value);
-                }
+                line.member("\",\"method\":\"", request.method.as_str());
+                line.member("\",\"host\":\"", &field(request, &header::HOST));
+                line.member("\",\"target\":\"", &target);
                 line.put("\",\"version\":\"");
                 line.put(version);
                 line.put("\",");
-                for (name, value) in [("referer", referer), ("user_agent", agent)] {
-                    line.after.extend_from_slice(b",\"");
-                    line.after.extend_from_slice(name.as_bytes());
-                    line.after.extend_from_slice(b"\":\"");
-                    escape(&value, format, &mut line.after);
-                    line.after.push(b'"');
-                }
+                line.gap = line.text.len();
+                line.member(",\"referer\":\"", &referer);
+                line.member("\",\"user_agent\":\"", &agent);
+                line.put("\"");
             }
         }
         line
@@ -106,53 +103,64 @@ impl Line {
 
     /// Writes the whole line, its end included.
     pub(super) fn finish(&self, status: u16, bytes: u64, taken: Duration, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.before);
+        let (before, after) = self.text.split_at(self.gap);
         let (seconds, micros) = (taken.as_secs(), taken.subsec_micros());
+        out.extend_from_slice(before);
         // Writing into memory does not fail.
         let _ = match self.format {
             Format::Text => {
                 let _ = write!(out, "{status} {bytes}");
-                out.extend_from_slice(&self.after);
+                out.extend_from_slice(after);
                 writeln!(out, " {seconds}.{micros:06}")
             }
             Format::Json => {
                 let _ = write!(out, "\"status\":{status},\"bytes\":{bytes},\"seconds\":{seconds}.{micros:06}");
-                out.extend_from_slice(&self.after);
+                out.extend_from_slice(after);
                 writeln!(out, "}}")
             }
         };
     }
 
     fn put(&mut self, text: &str) {
-        self.before.extend_from_slice(text.as_bytes());
+        self.text.extend_from_slice(text.as_bytes());
     }
 
     fn piece(&mut self, value: &str) {
-        escape(value, self.format, &mut self.before);
+        escape(value, self.format, &mut self.text);
+    }
+
+    fn member(&mut self, name: &str, value: &str) {
+        self.put(name);
+        self.piece(value);
     }
 
     /// `-` for a unix socket.
     fn address(&mut self, client: Option<IpAddr>) {
         let _ = match client {
-            Some(address) => write!(self.before, "{}", address.to_canonical()),
-            None => write!(self.before, "-"),
+            Some(address) => write!(self.text, "{}", address.to_canonical()),
+            None => write!(self.text, "-"),
         };
     }
 }
 
 /// The target as it was sent, but for an absolute one's scheme and authority, which Host has.
-fn target(request: &Request) -> String {
-    request.uri.path_and_query().map_or("*", |target| target.as_str()).to_owned()
+fn target(request: &Request) -> &str {
+    request.uri.path_and_query().map_or("*", |target| target.as_str())
 }
 
 /// A field's value; bytes that are not ASCII as Latin-1 would have them, as everywhere in HTTP (RFC 9110 §5.5).
-fn text(value: &[u8]) -> String {
-    value.iter().take(MAX_PIECE + 1).map(|&byte| char::from(byte)).collect()
+fn field<'a>(request: &'a Request, name: &HeaderName) -> Cow<'a, str> {
+    let Some(value) = request.headers.get(name) else { return Cow::Borrowed("") };
+    // `to_str` takes visible ASCII.
+    value.to_str().map_or_else(
+        |_| value.as_bytes().iter().take(MAX_PIECE + 1).map(|&byte| char::from(byte)).collect(),
+        Cow::Borrowed,
+    )
 }
 
 /// A target or address without the values of parameters that may be secrets.
-fn masked(target: &str) -> String {
-    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+fn masked(target: &str) -> Cow<'_, str> {
+    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
     let (query, fragment) = query.split_once('#').map_or((query, None), |(query, rest)| (query, Some(rest)));
     let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
         Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
@@ -160,7 +168,7 @@ fn masked(target: &str) -> String {
     });
     let masked = format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"));
     // A fragment is where some put tokens; browsers keep it to themselves.
-    if fragment.is_some() { masked + "#" + HIDDEN } else { masked }
+    Cow::Owned(if fragment.is_some() { masked + "#" + HIDDEN } else { masked })
 }
 
 fn is_secret(name: &str) -> bool {
@@ -175,18 +183,29 @@ fn escape(value: &str, format: Format, out: &mut Vec<u8>) {
     while !value.is_char_boundary(end) {
         end -= 1;
     }
-    for character in value[..end].chars() {
-        let _ = match (character, format) {
-            ('"' | '\\', _) => write!(out, "\\{character}"),
-            // C0, DEL and C1: what a terminal obeys. U+2028 and U+2029 end lines for some readers.
-            (c, Format::Text) if c.is_control() && u32::from(c) < 0x100 => write!(out, "\\x{:02x}", u32::from(c)),
-            (c, Format::Json) if c.is_control() => write!(out, "\\u{:04x}", u32::from(c)),
-            ('\u{2028}' | '\u{2029}', _) => write!(out, "\\u{:04x}", u32::from(character)),
-            (c, _) => write!(out, "{c}"),
-        };
+    let piece = &value[..end];
+    if piece.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(piece.as_bytes());
+    } else {
+        escape_odd(piece, format, out);
     }
     if end < value.len() {
         out.extend_from_slice(HIDDEN.as_bytes());
+    }
+}
+
+#[cold]
+fn escape_odd(piece: &str, format: Format, out: &mut Vec<u8>) {
+    for character in piece.chars() {
+        let _ = match (character, format) {
+            ('"' | '\\', _) => write!(out, "\\{character}"),
+            // C0, DEL and C1: what a terminal obeys.
+            (c, Format::Text) if c.is_control() => write!(out, "\\x{:02x}", u32::from(c)),
+            (c, Format::Json) if c.is_control() => write!(out, "\\u{:04x}", u32::from(c)),
+            // They end lines for some readers.
+            ('\u{2028}' | '\u{2029}', _) => write!(out, "\\u{:04x}", u32::from(character)),
+            (c, _) => write!(out, "{c}"),
+        };
     }
 }
 
@@ -198,13 +217,11 @@ struct Civil {
     hour: u64,
     minute: u64,
     second: u64,
-    micros: u32,
 }
 
 impl Civil {
-    fn new(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (seconds, micros) = (since.as_secs(), since.subsec_micros());
+    /// From seconds since 1970.
+    fn new(seconds: u64) -> Self {
         let days = i64::try_from(seconds / 86_400).unwrap_or_default();
         // Counting in years that begin with March, as Howard Hinnant describes it ("chrono-compatible low-level date
         // algorithms"): then the day that some years have more is their last.
@@ -218,22 +235,56 @@ impl Civil {
         let year = era * 400 + year_of_era + i64::from(month <= 2);
         let of_day = seconds % 86_400;
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        Self { year, month: usize::try_from(month).unwrap_or(1), day, hour, minute, second, micros }
+        Self { year, month: usize::try_from(month).unwrap_or(1), day, hour, minute, second }
     }
 }
 
 /// `20/Nov/2026:16:13:30 +0000`.
 fn write_clf_time(time: SystemTime, out: &mut Vec<u8>) {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let Civil { year, month, day, hour, minute, second, .. } = Civil::new(time);
-    let month = MONTHS[(month - 1) % 12];
-    let _ = write!(out, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
+    thread_local!(static LAST: RefCell<Second> = const { RefCell::new(Second::NONE) });
+    write_second(&LAST, time, out, |Civil { year, month, day, hour, minute, second }, text| {
+        let month = MONTHS[(month - 1) % 12];
+        let _ = write!(text, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
+    });
 }
 
 /// `2026-11-20T16:13:30.123456Z`.
 fn write_iso_time(time: SystemTime, out: &mut Vec<u8>) {
-    let Civil { year, month, day, hour, minute, second, micros } = Civil::new(time);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
+    thread_local!(static LAST: RefCell<Second> = const { RefCell::new(Second::NONE) });
+    write_second(&LAST, time, out, |Civil { year, month, day, hour, minute, second }, text| {
+        let _ = write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    });
+    let micros = time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_micros();
+    let _ = write!(out, ".{micros:06}Z");
+}
+
+/// A second, as it is written: most requests are of the same one as the last.
+struct Second {
+    /// Since 1970.
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl Second {
+    const NONE: Self = Self { number: u64::MAX, text: Vec::new() };
+}
+
+fn write_second(
+    last: &'static LocalKey<RefCell<Second>>,
+    time: SystemTime,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(Civil, &mut Vec<u8>),
+) {
+    let number = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    last.with_borrow_mut(|last| {
+        if last.number != number {
+            last.number = number;
+            last.text.clear();
+            write(Civil::new(number), &mut last.text);
+        }
+        out.extend_from_slice(&last.text);
+    });
 }
 
 #[cfg(test)]
@@ -252,7 +303,7 @@ mod tests {
         let client = Some("[::ffff:192.0.2.7]:4000".parse().unwrap());
         request.peer = Arc::new(Peer { client, ..Peer::default() });
         for (name, value) in fields {
-            request.headers.insert(*name, HeaderValue::from_bytes(value).unwrap());
+            request.headers.insert(*name, http::HeaderValue::from_bytes(value).unwrap());
         }
         let mut out = Vec::new();
         let time = UNIX_EPOCH + Duration::from_micros(1_795_191_210_123_456);
@@ -336,7 +387,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_field_makes_one_line_and_json_that_says_it(agent in "[^\u{0}-\u{8}\u{a}-\u{1f}\u{7f}]{0,40}") {
-            let value = HeaderValue::from_bytes(agent.as_bytes()).unwrap();
+            let value = http::HeaderValue::from_bytes(agent.as_bytes()).unwrap();
 
             let text = line(Format::Text, "/", &[("user-agent", value.as_bytes())]);
             let json = line(Format::Json, "/", &[("user-agent", value.as_bytes())]);
@@ -351,7 +402,7 @@ mod tests {
         #[test]
         fn dates_are_those_of_http(seconds in 0_u64..10_000_000_000) {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);
-            let Civil { year, day, hour, minute, second, .. } = Civil::new(time);
+            let Civil { year, day, hour, minute, second, .. } = Civil::new(seconds);
 
             let date = httpdate::fmt_http_date(time);
 

@@ -54,7 +54,11 @@ enum Refused {
         /// What hyper is owed for it.
         stand_in: &'static [u8],
     },
-    Content(Refusal),
+    Content {
+        refusal: Refusal,
+        /// Of which request. Those before it are not concerned, though they may have yet to be answered.
+        number: u64,
+    },
 }
 
 impl Intake {
@@ -163,7 +167,7 @@ impl Intake {
     /// Refuses the content that is waited for.
     pub(super) fn refuse_content(&mut self, refusal: Refusal) {
         self.place = Place::Lost;
-        self.refused = Some(Refused::Content(refusal));
+        self.refused = Some(Refused::Content { refusal, number: self.heads });
     }
 
     /// Why the `number`th head was refused, counted from 1, if it was.
@@ -174,10 +178,10 @@ impl Intake {
         }
     }
 
-    /// Why content was refused, if it was.
-    pub(super) fn find_content_refusal(&self) -> Option<Refusal> {
+    /// Why the content of the `number`th request was refused, if it was.
+    pub(super) fn find_content_refusal(&self, number: u64) -> Option<Refusal> {
         match self.refused {
-            Some(Refused::Content(refusal)) => Some(refusal),
+            Some(Refused::Content { refusal, number: refused }) if refused == number => Some(refusal),
             _ => None,
         }
     }
@@ -185,7 +189,9 @@ impl Intake {
     /// Fails if hyper is to get nothing any more.
     pub(super) fn check(&self) -> io::Result<()> {
         match self.refused {
-            Some(Refused::Content(refusal)) => Err(io::Error::new(io::ErrorKind::InvalidData, refusal.answer().1)),
+            Some(Refused::Content { refusal, .. }) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, refusal.answer().1))
+            }
             _ => Ok(()),
         }
     }

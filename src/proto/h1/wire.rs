@@ -142,7 +142,8 @@ impl Wire {
 
     /// Why the content of the present request is refused, if it is.
     pub(super) fn find_content_refusal(&self) -> Option<Refusal> {
-        self.0.borrow().intake.find_content_refusal()
+        let state = self.0.borrow();
+        state.intake.find_content_refusal(state.parsed)
     }
 
     /// Refuses the head that has begun.

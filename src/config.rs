@@ -63,6 +63,9 @@ pub struct Config {
     /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
     /// application knows.
     pub handler_timeout: Option<Duration>,
+    /// Whether clients of HTTP/1.1 are sent early hints, too (103, RFC 8297). Not: some take them for the response. Clients of
+    /// HTTP/2 are known to take them.
+    pub h1_early_hints: bool,
     /// Most requests that an HTTP/2 client may have under way on one connection; it is told, and more are refused. 100, the
     /// least that RFC 9113 §6.5.2 recommends.
     pub h2_max_concurrent_streams: u32,
@@ -107,6 +110,7 @@ impl Default for Config {
             max_queued: 1024,
             queue_timeout: Duration::from_secs(1),
             handler_timeout: None,
+            h1_early_hints: false,
             h2_max_concurrent_streams: 100,
             h2_stream_window_bytes: 256 * 1024,
             h2_connection_window_bytes: 1024 * 1024,

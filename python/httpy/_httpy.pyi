@@ -267,8 +267,9 @@ class Request:
     def early_hints(self, links: Iterable[str], /) -> Awaitable[bool]:
         """Sends links ahead of the response, as 103 Early Hints.
 
-        They are sent when this is called. Awaiting it does not wait: a `def` handler looks at its truth instead. On
-        HTTP/1.x it is false, and nothing is sent (RFC 8297 §3: many clients can't take it there).
+        They are sent when this is called. Awaiting it does not wait: a `def` handler looks at its truth instead. By
+        HTTP/1.1 they are sent only with the setting `h1_early_hints`, and never by HTTP/1.0: not all clients can take
+        them there (RFC 8297 §3).
 
         Args:
             links: Values of `Link` fields, such as `</app.css>; rel=preload; as=style`.
@@ -279,9 +280,7 @@ class Request:
         Raises:
             ValueError: if a link can't be a field value.
         """
-    def push(
-        self, path: str, headers: _Fields | None = None
-    ) -> bool:
+    def push(self, path: str, headers: _Fields | None = None) -> bool:
         """Pushes: promises the client a response that it did not ask for yet.
 
         The app answers the promised GET request as if it had come from the client, through all middleware.

@@ -404,6 +404,7 @@ MEANINGS = {
     "max_queued": "most requests that wait for one of these to end; more are 503",
     "queue_timeout": "longest they wait, in seconds; longer is 503",
     "handler_timeout": "longest a handler may take to answer, in seconds; longer is 503; 0 is no limit",
+    "h1_early_hints": "send early hints (103) by HTTP/1.1, too: all clients are known to take them",
     "h2_max_concurrent_streams": "most requests under way on one HTTP/2 connection; more are refused",
     "h2_stream_window_bytes": "content of one HTTP/2 request that may be unread, in bytes",
     "h2_connection_window_bytes": "content of all requests on one HTTP/2 connection that may be unread, in bytes",

@@ -252,8 +252,11 @@ impl Core {
     }
 }
 
-/// Listens on sockets on the current runtime. Returns what the encrypted ones are encrypted with, too, each once.
-fn listen_on(sockets: Vec<Wanted>) -> io::Result<(Vec<Box<dyn Listener>>, Vec<Arc<listen::Credentials>>)> {
+/// Sockets on a runtime, and what the encrypted ones are encrypted with, each once.
+type Listeners = (Vec<Box<dyn Listener>>, Vec<Arc<listen::Credentials>>);
+
+/// Listens on sockets on the current runtime.
+fn listen_on(sockets: Vec<Wanted>) -> io::Result<Listeners> {
     let mut used: Vec<Arc<listen::Credentials>> = Vec::new();
     let mut listeners = Vec::new();
     for (socket, credentials) in sockets {
@@ -383,6 +386,7 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             "max_in_flight" => config.max_in_flight = narrow(size()?)?,
             "max_queued" => config.max_queued = narrow(size()?)?,
             "queue_timeout" => config.queue_timeout = seconds()?,
+            "h1_early_hints" => config.h1_early_hints = value.extract().map_err(|_| wrong("true or false"))?,
             "h2_max_concurrent_streams" => config.h2_max_concurrent_streams = small()?,
             "h2_stream_window_bytes" => config.h2_stream_window_bytes = window()?,
             "h2_connection_window_bytes" => config.h2_connection_window_bytes = window()?,
@@ -430,6 +434,7 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("max_queued", config.max_queued)?;
     values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
     values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
+    values.set_item("h1_early_hints", config.h1_early_hints)?;
     values.set_item("h2_max_concurrent_streams", config.h2_max_concurrent_streams)?;
     values.set_item("h2_stream_window_bytes", config.h2_stream_window_bytes)?;
     values.set_item("h2_connection_window_bytes", config.h2_connection_window_bytes)?;

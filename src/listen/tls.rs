@@ -81,6 +81,10 @@ impl Listener for Tls {
         Box::pin(async { Ok(self.incoming(self.listener.accept().await?)) })
     }
 
+    fn readable(&self) -> Option<LocalFuture<'_, io::Result<()>>> {
+        self.listener.readable()
+    }
+
     fn address(&self) -> String {
         let address = self.listener.address();
         match address.strip_prefix("http://") {

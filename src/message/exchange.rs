@@ -1,7 +1,8 @@
 //! What only some versions of HTTP can do, asked for in one place.
 //!
 //! A feature that the carrying protocol lacks is a no-op that says so, never an error. A carrier claims a feature only
-//! when it carries it: HTTP/1.1 claims trailers, and any protocol claims TLS where the connection has it.
+//! when it carries it: HTTP/1.1 claims trailers, early hints if the operator says so, and any protocol claims TLS where the
+//! connection has it.
 
 use std::{fmt, sync::Arc};
 
@@ -106,6 +107,12 @@ impl Exchange {
     /// Describes what the carrier of this request can do, and names it.
     pub fn carried(features: Features, carrier: Arc<dyn Carrier>) -> Self {
         Self { features, carrier: Some(carrier) }
+    }
+
+    /// Names the carrier.
+    #[must_use]
+    pub fn with_carrier(self, carrier: Arc<dyn Carrier>) -> Self {
+        Self { carrier: Some(carrier), ..self }
     }
 
     /// Whether the carrier of this request can do `feature`. Applications ask

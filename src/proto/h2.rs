@@ -59,6 +59,7 @@ use crate::{
     conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     handler::{Guarded, Stack},
     message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Stream, accepts_trailers, text},
+    metrics::{Counted, Metrics},
 };
 
 /// 64. After so many requests other connections get their turn.
@@ -96,7 +97,7 @@ impl H2 {
 impl Protocol<Stream> for H2 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
         Box::pin(async move {
-            let Cx { stack, config, signal, place } = cx;
+            let Cx { stack, config, signal, place, metrics } = cx;
             let allowances = Allowances::new(config.h2_max_idle_frames, config.h2_max_resets);
             let wire = Wire::new(connection.io, allowances);
             let handshake = builder(&config).handshake(wire.clone());
@@ -108,14 +109,16 @@ impl Protocol<Stream> for H2 {
             };
             let end = match shaken {
                 Ok(Ok(h2)) => {
-                    let serving = Serving::new(h2, wire.clone(), connection.peer, stack, config, place.clone());
+                    let link = Arc::new(Link::new(metrics.clone()));
+                    let site = Site::new(connection.peer, stack, config, link);
+                    let serving = Serving::new(h2, wire.clone(), site, place.clone());
                     signal.watch(serving, Serving::poll, Serving::finish).await
                 }
                 Ok(Err(error)) => End::Closed(Err(error)),
                 Err(_) => return,
             };
             place.renew(Standing::Resting);
-            close(end, wire).await;
+            close(end, wire, &metrics).await;
         })
     }
 }
@@ -175,30 +178,13 @@ enum End {
 }
 
 impl Serving {
-    fn new(
-        h2: H2Connection<Wire, Bytes>,
-        wire: Wire,
-        peer: Peer,
-        stack: Stack,
-        config: Arc<Config>,
-        place: Rc<Place>,
-    ) -> Self {
-        let features = if peer.is_tls { FEATURES.with(Feature::Tls) } else { FEATURES };
-        let site = Site {
-            stack,
-            peer: Arc::new(peer),
-            heads: Heads::new(&config),
-            features,
-            link: Arc::default(),
-            turns: Turns::default(),
-            config: config.clone(),
-        };
+    fn new(h2: H2Connection<Wire, Bytes>, wire: Wire, site: Site, place: Rc<Place>) -> Self {
         Self {
             streams: FuturesUnordered::new(),
             h2,
             wire,
+            patience: Patience::new(site.config.clone()),
             site,
-            patience: Patience::new(config),
             pings: None,
             place,
             progress: 0,
@@ -367,7 +353,7 @@ impl Serving {
         let request = site.request(method, Uri::from(promise.target), headers, Body::Empty, exchange);
         let reply = site.stack.answer(request);
         let ticket = site.turns.ticket(stream, asked_priority);
-        self.run(Answering::new(asked, Channel::Pushed { respond, _place: place }, ticket, reply), cx);
+        self.run(Answering::new(asked, Channel::Pushed { respond, place }, ticket, reply), cx);
     }
 
     /// Runs a stream at once, and keeps it if it has to wait.
@@ -405,12 +391,15 @@ impl Serving {
     /// Ends a connection whose client does what it must not.
     fn send_away(&mut self, offence: Offence) {
         tracing::info!(kind = "limit", ?offence, "connection closed");
-        self.h2.abrupt_shutdown(match offence {
-            Offence::IdleFrames | Offence::Resets => Reason::ENHANCE_YOUR_CALM,
-            Offence::PriorityTarget | Offence::PriorityStreams => Reason::PROTOCOL_ERROR,
-            Offence::FrameLength => Reason::FRAME_SIZE_ERROR,
-            Offence::WindowSize => Reason::FLOW_CONTROL_ERROR,
-        });
+        let (reason, counted) = match offence {
+            Offence::IdleFrames => (Reason::ENHANCE_YOUR_CALM, Counted::H2IdleFrames),
+            Offence::Resets => (Reason::ENHANCE_YOUR_CALM, Counted::H2Resets),
+            Offence::PriorityTarget | Offence::PriorityStreams => (Reason::PROTOCOL_ERROR, Counted::H2Violations),
+            Offence::FrameLength => (Reason::FRAME_SIZE_ERROR, Counted::H2Violations),
+            Offence::WindowSize => (Reason::FLOW_CONTROL_ERROR, Counted::H2Violations),
+        };
+        self.site.link.metrics.count(counted);
+        self.h2.abrupt_shutdown(reason);
     }
 
     /// What there is to wait for.
@@ -449,6 +438,13 @@ impl Serving {
     }
 
     fn give_up(&mut self, late: Late, cx: &mut Context<'_>) -> Option<End> {
+        let metrics = &self.site.link.metrics;
+        match late {
+            Late::Head => metrics.count(Counted::H2HeadsLate),
+            Late::Reader => metrics.count(Counted::H2ReadersLate),
+            Late::Dead => metrics.count(Counted::H2Silent),
+            Late::Request | Late::Ping | Late::Parting => {}
+        }
         match late {
             Late::Request | Late::Parting => self.h2.abrupt_shutdown(Reason::NO_ERROR),
             Late::Head => {
@@ -477,6 +473,18 @@ impl Serving {
 }
 
 impl Site {
+    fn new(peer: Peer, stack: Stack, config: Arc<Config>, link: Arc<Link>) -> Self {
+        Self {
+            stack,
+            features: if peer.is_tls { FEATURES.with(Feature::Tls) } else { FEATURES },
+            peer: Arc::new(peer),
+            heads: Heads::new(&config),
+            link,
+            turns: Turns::default(),
+            config,
+        }
+    }
+
     fn request(&self, method: Method, uri: Uri, headers: HeaderMap, body: Body, exchange: Exchange) -> Request {
         Request::from(Parts {
             method,
@@ -498,7 +506,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Closes a connection so that the client gets everything that was sent.
-async fn close(end: End, wire: Wire) {
+async fn close(end: End, wire: Wire, metrics: &Metrics) {
     let has_ended = wire.has_ended();
     let Some(mut io) = wire.into_stream() else { return };
     match end {
@@ -507,7 +515,15 @@ async fn close(end: End, wire: Wire) {
             tracing::debug!(%error, "connection broke");
             return;
         }
-        End::Closed(Err(error)) => tracing::debug!(%error, "connection ended"),
+        End::Closed(Err(error)) => {
+            if error.is_library() {
+                metrics.count(match error.reason() {
+                    Some(Reason::ENHANCE_YOUR_CALM) => Counted::H2Floods,
+                    _ => Counted::H2Violations,
+                });
+            }
+            tracing::debug!(%error, "connection ended");
+        }
         End::Broken(error) => {
             tracing::debug!(%error, "connection broke");
             return;

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
-use httpy::{Body, Config, Error, Reply, Request, Response};
+use httpy::{Body, Config, Error, Reply, Request, Response, metrics::Counted};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{
@@ -57,7 +57,7 @@ fn a_client_that_resets_what_it_asks_for_is_sent_away() {
             if request.path() == "/" {
                 return hello(request);
             }
-            let running = Counted::new(&counted);
+            let running = Held::new(&counted);
             Reply::later(async move {
                 let _running = running;
                 std::future::pending().await
@@ -85,6 +85,7 @@ fn a_client_that_resets_what_it_asks_for_is_sent_away() {
         client.reset(301, "CANCEL").await;
 
         assert_eq!(client.all().await, ["GOAWAY 301 ENHANCE_YOUR_CALM", "END"]);
+        assert_eq!(served.counted(Counted::H2Resets), 1);
         assert_eq!(running.load(Ordering::Relaxed), 0);
         assert_serves_others(&served).await;
     });
@@ -110,6 +111,7 @@ fn a_client_that_makes_the_server_reset_streams_is_sent_away() {
 
         let all = client.all().await;
         assert!(went_away(&all, "ENHANCE_YOUR_CALM"), "{all:?}");
+        assert_eq!(served.counted(Counted::H2Resets) + served.counted(Counted::H2Floods), 1);
         assert_serves_others(&served).await;
     });
 }
@@ -133,6 +135,7 @@ fn a_client_that_sends_nothing_but_malformed_requests_is_sent_away() {
 
             let all = client.all().await;
             assert!(went_away(&all, "ENHANCE_YOUR_CALM"), "{all:?}");
+            assert_eq!(served.counted(Counted::H2Resets) + served.counted(Counted::H2Floods), 1);
         }
     });
 }
@@ -166,6 +169,7 @@ fn a_client_that_sends_frames_that_do_nothing_is_sent_away() {
 
             let all = client.all().await;
             assert!(went_away(&all, "ENHANCE_YOUR_CALM"), "{name}: {all:?}");
+            assert_eq!(served.counted(Counted::H2IdleFrames), 1, "{name}");
             assert_serves_others(&served).await;
         }
     });
@@ -187,6 +191,7 @@ fn a_client_that_sends_content_without_content_is_sent_away() {
         }
 
         assert!(went_away(&client.all().await, "ENHANCE_YOUR_CALM"));
+        assert_eq!(served.counted(Counted::H2Floods), 1);
         assert_serves_others(&served).await;
     });
 }
@@ -227,6 +232,7 @@ fn a_head_in_endless_pieces_is_ended() {
             }
 
             assert!(went_away(&client.all().await, "ENHANCE_YOUR_CALM"));
+            assert_eq!(served.counted(Counted::H2IdleFrames) + served.counted(Counted::H2Floods), 1);
             assert_serves_others(&served).await;
         }
     });
@@ -311,6 +317,8 @@ fn content_that_the_client_does_not_take_is_given_up() {
 
         assert_eq!([client.next().await, client.next().await], ["GOAWAY 7 ENHANCE_YOUR_CALM", "END"]);
         assert_eq!(start.elapsed().as_secs(), 60);
+        // Three streams, and the connection.
+        assert_eq!(served.counted(Counted::H2ReadersLate), 4);
         assert_serves_others(&served).await;
     });
 }
@@ -408,6 +416,7 @@ fn a_client_that_never_reads_is_closed() {
         while client.read().await.is_some() {}
 
         assert_eq!(made.load(Ordering::Relaxed), made_by_then);
+        assert_eq!(served.counted(Counted::H2ReadersLate), 1);
     });
 }
 
@@ -468,6 +477,7 @@ fn frames_of_a_wrong_length_are_connection_errors() {
 
             let all = client.all().await;
             assert!(went_away(&all, reason), "{name}: {all:?}");
+            assert_eq!(served.counted(Counted::H2Violations), 1, "{name}");
         }
     });
 }
@@ -488,16 +498,16 @@ impl HttpBody for Endless {
 }
 
 /// Counts how many of it there are.
-struct Counted(Arc<AtomicUsize>);
+struct Held(Arc<AtomicUsize>);
 
-impl Counted {
+impl Held {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for Held {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use httpy::{Config, Reply, Request};
+use httpy::{Config, Reply, Request, metrics::Counted};
 use tokio::{
     sync::oneshot,
     task::{spawn_local, yield_now},
@@ -104,6 +104,7 @@ fn a_head_that_does_not_end_is_the_end_of_the_connection() {
 
         assert_eq!([client.next().await, client.next().await], ["GOAWAY 1 ENHANCE_YOUR_CALM", "END"]);
         assert_eq!(start.elapsed().as_secs(), 10);
+        assert_eq!(served.counted(Counted::H2HeadsLate), 1);
     });
 }
 
@@ -161,6 +162,7 @@ fn content_that_does_not_come_is_408_after_the_limit() {
         assert_eq!(client.next().await, "RST_STREAM 1 NO_ERROR");
         assert_eq!(start.elapsed().as_secs(), 10);
         is_dropped.await.expect("dropped");
+        assert_eq!(served.counted(Counted::H2ContentLate), 1);
         client.get(3, "/").await;
 
         assert_eq!(client.answer(3).await.1, "fine");
@@ -214,6 +216,7 @@ fn a_silent_client_is_asked_for_a_sign_of_life() {
 
         assert_eq!(start.elapsed().as_secs(), 140);
         is_dropped.await.expect("dropped");
+        assert_eq!(served.counted(Counted::H2Silent), 1);
     });
 }
 

@@ -22,6 +22,7 @@ use httpy::{
     conn::{Connection, Incoming, Listener, LocalFuture},
     listen::{MemoryConnector, memory},
     message::{Parts, Peer, Stream, text},
+    metrics::Counted,
     server::{Queued, Server},
 };
 pub(crate) use log::log;
@@ -99,6 +100,11 @@ impl Served {
     /// The connector, to see connections refused.
     pub(crate) fn connector(&self) -> MemoryConnector {
         self.connector.clone()
+    }
+
+    /// How often the server has counted something.
+    pub(crate) fn counted(&self, what: Counted) -> u64 {
+        self.server.metrics().get(what)
     }
 
     /// Stops the server.
@@ -209,7 +215,8 @@ fn take(bytes: &mut Vec<u8>, n: usize) -> String {
 /// RFC 9110 §6.6.1: every response here has a Date, and its value is nothing to compare.
 fn without_date(responses: &str) -> String {
     let is_date = |line: &&str| line.starts_with("date: ");
-    let finals = responses.matches("HTTP/1.").count() - responses.matches(" 100 Continue").count();
+    let interim = responses.matches(" 100 Continue").count() + responses.matches(" 103 Early Hints").count();
+    let finals = responses.matches("HTTP/1.").count() - interim;
     assert_eq!(responses.split("\r\n").filter(is_date).count(), finals, "one Date each: {responses}");
     responses.split("\r\n").filter(|line| !is_date(line)).collect::<Vec<_>>().join("\r\n")
 }

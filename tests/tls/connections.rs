@@ -15,6 +15,7 @@ use httpy::{
     config::{Tls as Settings, TlsVersion},
     listen::{Credentials, Tls, memory},
     message::Feature,
+    metrics::Counted,
     server::Queued,
 };
 use rustls::{
@@ -258,6 +259,7 @@ fn answers_anything_else_with_an_alert() {
             assert_eq!((answer[0], answer[5]), (0x15, 2), "{garbage:?}: {answer:?}");
         }
         assert_eq!(log.with("DEBUG handshake failed").len(), 3);
+        assert_eq!(served.server.metrics().get(Counted::HandshakesFailed), 3);
     });
 }
 
@@ -293,6 +295,7 @@ fn a_handshake_may_take_its_time_and_no_longer() {
             assert_eq!(start.elapsed(), Config::default().handshake_timeout);
         }
         assert_eq!(log.with("handshake took too long (handshake_timeout)").len(), 2);
+        assert_eq!(served.server.metrics().get(Counted::HandshakesLate), 2);
     });
 }
 
@@ -570,6 +573,25 @@ fn says_its_address_as_https() {
         let listener = Tls::new(listening.listen().expect("a listener"), credentials);
 
         assert_eq!(httpy::conn::Listener::address(&listener), format!("https://127.0.0.1:{port}"));
+    });
+}
+
+/// Workers that share a socket look first whether anybody waits there.
+#[cfg(unix)]
+#[test]
+fn tells_when_somebody_waits() {
+    run(async || {
+        let served = secure(tell);
+        let listening = httpy::listen::Listening::tcp("127.0.0.1:0".parse().expect("an address"), 10);
+        let listening = listening.expect("a port");
+        let port = listening.port().expect("a port");
+        let listener = Tls::new(listening.listen().expect("a listener"), served.credentials.clone());
+        let _waiting = std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected");
+
+        let readable = httpy::conn::Listener::readable(&listener).expect("it can tell");
+
+        readable.await.expect("somebody");
+        assert!(httpy::conn::Listener::accept_queued(&listener).expect("no error").is_some());
     });
 }
 

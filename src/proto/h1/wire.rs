@@ -140,6 +140,17 @@ impl Wire {
         state.intake.find_refusal(state.parsed)
     }
 
+    /// Writes bytes between two messages of hyper's. False: it is within one, which the stream does not take.
+    pub(super) fn put_between(&self, bytes: &[u8]) -> bool {
+        let mut state = self.0.borrow_mut();
+        if state.is_full {
+            return false;
+        }
+        state.unflushed = true;
+        state.gathered.extend_from_slice(bytes);
+        true
+    }
+
     /// Why the content of the present request is refused, if it is.
     pub(super) fn find_content_refusal(&self) -> Option<Refusal> {
         let state = self.0.borrow();

@@ -57,7 +57,7 @@ pub(super) enum Channel {
     /// To a stream that the client has opened.
     Asked(Arc<Side>),
     /// To one that was promised.
-    Pushed { respond: SendPushedResponse<Bytes>, _place: PushPlace },
+    Pushed { respond: SendPushedResponse<Bytes>, place: PushPlace },
 }
 
 enum State {
@@ -127,6 +127,7 @@ impl Answering {
             trailers: None,
             is_blocked: false,
             stall: None,
+            is_late: false,
         };
         if sending.is_whole && self.ticket.take_at_once(sending.content.len()) {
             let content = std::mem::take(&mut sending.content);
@@ -169,6 +170,9 @@ impl Future for Answering {
                 State::Sending(sending) => {
                     let terms = Terms { takes_trailers: this.takes_trailers, write_timeout: this.write_timeout };
                     ready!(sending.poll(&mut this.ticket, terms, cx));
+                    if sending.is_late {
+                        this.channel.count_late_reader();
+                    }
                     this.state = State::Sent(None);
                 }
                 State::Sent(_) => {
@@ -206,6 +210,13 @@ impl Channel {
         }
     }
 
+    fn count_late_reader(&self) {
+        match self {
+            Self::Asked(side) => side.count_late_reader(),
+            Self::Pushed { place, .. } => place.count_late_reader(),
+        }
+    }
+
     fn end(&self) {
         if let Self::Asked(side) = self {
             side.end();
@@ -229,6 +240,8 @@ struct Sending {
     is_blocked: bool,
     /// How long it may take none.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Whether it was given up for that.
+    is_late: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -354,6 +367,7 @@ impl Sending {
     fn poll_stall(&mut self, terms: Terms, cx: &mut Context<'_>) -> Poll<()> {
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(terms.write_timeout)));
         ready!(stall.as_mut().poll(cx));
+        self.is_late = true;
         tracing::info!(kind = "limit", "a client took no content of a stream (write_timeout)");
         self.reset(Reason::CANCEL)
     }

@@ -26,6 +26,7 @@ use http::{
 use super::head::is_connection_specific;
 use crate::{
     message::{Carrier, Promise},
+    metrics::{Counted, Metrics},
     proto::date,
 };
 
@@ -33,9 +34,9 @@ use crate::{
 const MAX_PUSHES: usize = 100;
 
 /// The way from anywhere to a connection.
-#[derive(Default)]
 pub(super) struct Link {
     pub(super) waker: AtomicWaker,
+    pub(super) metrics: Arc<Metrics>,
     /// How many pushes the client takes at a time.
     max_pushes: AtomicUsize,
     pushes: AtomicUsize,
@@ -54,6 +55,16 @@ pub(super) struct Pushed {
 pub(super) struct PushPlace(Arc<Link>);
 
 impl Link {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            waker: AtomicWaker::new(),
+            metrics,
+            max_pushes: AtomicUsize::new(0),
+            pushes: AtomicUsize::new(0),
+            inbox: Mutex::default(),
+        }
+    }
+
     /// Says how many pushes the client takes at a time.
     pub(super) fn allow_pushes(&self, n: u32) {
         self.max_pushes.store(MAX_PUSHES.min(n as usize), Ordering::Relaxed);
@@ -74,6 +85,13 @@ impl Link {
         let one_more = |n: usize| (n < max).then_some(n + 1);
         self.pushes.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         Some(PushPlace(self.clone()))
+    }
+}
+
+impl PushPlace {
+    /// The client takes nothing of the content.
+    pub(super) fn count_late_reader(&self) {
+        self.0.metrics.count(Counted::H2ReadersLate);
     }
 }
 
@@ -150,6 +168,7 @@ impl Side {
 
     /// RFC 9110 §15.5.9: the content did not come in time. If the response has begun there is only the reset.
     pub(super) fn refuse_late(&self) {
+        self.link.metrics.count(Counted::H2ContentLate);
         match std::mem::replace(&mut *lock(&self.respond), Respond::After) {
             Respond::Before(mut respond) => {
                 let mut head = Response::new(());
@@ -185,6 +204,11 @@ impl Side {
             }
         }
         Poll::Ready(())
+    }
+
+    /// The client takes nothing of the content.
+    pub(super) fn count_late_reader(&self) {
+        self.link.metrics.count(Counted::H2ReadersLate);
     }
 
     /// The stream is done with. Who still holds the request can't hold the stream.

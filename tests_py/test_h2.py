@@ -1,4 +1,4 @@
-"""HTTP/2 through a real server: apps, and other people's clients. The protocol itself is tested in Rust, `tests/h2/`."""
+"""HTTP/2 through a real server. The protocol is tested in Rust, `tests/h2/`, other clients in `test_interop.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import h2.config
@@ -98,7 +98,9 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, http1=False, http2=True, timeout=PATIENCE_S, trust_env=False) as client:
+    with httpx.Client(
+        base_url=server.url, http1=False, http2=True, timeout=PATIENCE_S, trust_env=False
+    ) as client:
         yield client
 
 
@@ -200,7 +202,9 @@ def test_content_past_the_limit_is_413_and_the_connection_goes_on() -> None:
         Server(small, port=0, max_body_bytes=1000) as server,
         httpx.Client(base_url=server.url, http1=False, http2=True, timeout=PATIENCE_S) as client,
     ):
-        statuses = [client.post("/", content=b"x" * size).status_code for size in (1000, 1001, 2_000_000, 1000)]
+        statuses = [
+            client.post("/", content=b"x" * size).status_code for size in (1000, 1001, 2_000_000, 1000)
+        ]
 
     assert statuses == [200, 413, 413, 200]
 
@@ -240,7 +244,8 @@ def test_a_handler_is_cancelled_when_its_stream_is_reset() -> None:
             asked = peer.get("/done")
             peer.events(until=1)
 
-    assert asked and done == ["began", "cancelled"]
+    assert asked
+    assert done == ["began", "cancelled"]
 
 
 def test_pushes_and_hints_go_out_and_pushes_are_answered_by_the_app(server: Server) -> None:
@@ -250,7 +255,11 @@ def test_pushes_and_hints_go_out_and_pushes_are_answered_by_the_app(server: Serv
 
     hints = [event.headers for event in events if isinstance(event, h2.events.InformationalResponseReceived)]
     assert hints == [
-        [(":status", "103"), ("link", "</app.css>; rel=preload; as=style"), ("link", "</app.js>; rel=preload")]
+        [
+            (":status", "103"),
+            ("link", "</app.css>; rel=preload; as=style"),
+            ("link", "</app.js>; rel=preload"),
+        ]
     ]
     pushes = [event for event in events if isinstance(event, h2.events.PushedStreamReceived)]
     target = [(":method", "GET"), (":scheme", "http"), (":authority", "a")]
@@ -263,6 +272,21 @@ def test_pushes_and_hints_go_out_and_pushes_are_answered_by_the_app(server: Serv
     first = json.loads(found[pushes[0].pushed_stream_id])
     assert (first["url"], first["cookies"]) == ("http://a/request?a=b", {"a": "b"})
     assert found[pushes[1].pushed_stream_id] == b"Hello"
+
+
+def test_early_hints_go_out_by_http_1_1_if_that_is_configured() -> None:
+    with (
+        Server(app, port=0, h1_early_hints=True) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        for path, text in (("/hinting", b"yes"), ("/page", b'{"hinted":true,"pushed":false,"own":false}')):
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            heads = [b"".join(iter(answer.readline, b"\r\n")) for _ in range(2)]
+
+            assert heads[0].startswith(b"HTTP/1.1 103 Early Hints\r\nlink: </a"), heads
+            assert heads[1].startswith(b"HTTP/1.1 200 OK\r\n"), heads
+            assert answer.read(len(text)) == text
 
 
 def test_where_there_is_nothing_of_that_kind_it_says_no(server: Server, client: httpx.Client) -> None:
@@ -300,151 +324,31 @@ def test_mistakes_are_said(call: Any, error: type[Exception], says: str) -> None
 
 
 def test_stopping_lets_streams_finish() -> None:
-    app = App()
-    began = asyncio.Event()
+    """By curl: to the package h2 a connection is closed from the first GOAWAY on, whatever is still to come."""
+    curl = shutil.which("curl")
+    if curl is None or "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
+        pytest.skip("there is no curl with HTTP/2")
+    app, began = App(), threading.Event()
 
     @app.get("/")
-    async def slow() -> str:
+    async def slow(request: Request) -> str:
         began.set()
-        await asyncio.sleep(0.2)
+        while not request.is_stopping:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         return "done"
 
-    async def stop_while_asked() -> str:
-        server = Server(app, port=0)
-        serving = asyncio.ensure_future(server.serve())
-        while not server.port:
-            await asyncio.sleep(0.01)
-        options: dict[str, Any] = {"http1": False, "http2": True, "timeout": PATIENCE_S, "trust_env": False}
-        async with httpx.AsyncClient(base_url=server.url, **options) as client:
-            asking = asyncio.ensure_future(client.get("/"))
-            await began.wait()
+    with Server(app, port=0) as server:
+        command = [curl, "-sS", "--http2-prior-knowledge", server.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+            assert began.wait(PATIENCE_S)
             server.stop()
-            text = (await asking).text
-        await serving
-        return text
-
-    assert asyncio.run(stop_while_asked()) == "done"
+            assert asking.communicate(timeout=PATIENCE_S) == ("done", None)
 
 
-def program(name: str) -> str:
-    """A program's path; the test is skipped where it is not installed."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """What a program prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_curl_talks_to_it(server: Server, tmp_path: Path) -> None:
-    curl = program("curl")
-    if "HTTP2" not in run(curl, "--version"):
-        pytest.skip("this curl has no HTTP/2")
-    content = tmp_path / "content"
-    content.write_bytes(b"x" * 3_000_000)
-    command = [curl, "-sS", "--http2-prior-knowledge", "-w", " %{http_version} %{http_code}"]
-
-    assert run(*command, f"{server.url}/") == "Hello 2 200"
-    assert run(*command, "-I", "-o", "/dev/null", f"{server.url}/") == " 2 200"
-    assert run(*command, "--data-binary", f"@{content}", f"{server.url}/length") == "3000000 2 200"
-    assert run(*command, "--data-binary", f"@{content}", "-o", "/dev/null", f"{server.url}/") == " 2 405"
-
-
-def test_nghttp_gets_what_is_pushed(server: Server) -> None:
-    shown = run(program("nghttp"), "-nv", f"{server.url}/page")
-
-    assert "recv PUSH_PROMISE frame" in shown
-    assert ":path: /request?a=b" in shown
-    assert shown.count(":status: 200") == 3
-    assert ":status: 103" in shown
-
-
-def test_h2load_gets_every_answer(server: Server) -> None:
-    shown = run(program("h2load"), "-n1000", "-c5", "-m50", f"{server.url}/", f"{server.url}/async")
-
-    assert "1000 succeeded, 0 failed, 0 errored, 0 timeout" in shown
-
-
-NODE = """
-const http2 = require("node:http2");
-const client = http2.connect(process.argv[2]);
-const ask = (fields, content) => new Promise((resolve, reject) => {
-  const stream = client.request(fields);
-  let status, text = "";
-  stream.on("response", (head) => { status = head[":status"]; });
-  stream.on("data", (chunk) => { text += chunk; });
-  stream.on("end", () => resolve([status, text.length > 20 ? text.length : text]));
-  stream.on("error", reject);
-  stream.end(content);
-});
-Promise.all([
-  ask({ ":path": "/" }),
-  ask({ ":path": "/large" }),
-  ask({ ":path": "/length", ":method": "POST" }, "x".repeat(1000000)),
-]).then((answers) => { console.log(JSON.stringify(answers)); client.close(); });
-"""
-
-
-def test_node_talks_to_it(server: Server, tmp_path: Path) -> None:
-    script = tmp_path / "client.js"
-    script.write_text(NODE)
-
-    answers = json.loads(run(program("node"), script, server.url))
-
-    assert answers == [[200, "Hello"], [200, 5_000_000], [200, "1000000"]]
-
-
-GO = """
-package main
-
-import (
-	"bytes"
-	"fmt"
-	"io"
-	"net/http"
-	"os"
-)
-
-func main() {
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	client := &http.Client{Transport: transport}
-	get, err := client.Get(os.Args[1] + "/large")
-	if err != nil {
-		panic(err)
-	}
-	content, err := io.ReadAll(get.Body)
-	fmt.Println(get.Proto, get.StatusCode, len(content), err)
-	post, err := client.Post(os.Args[1]+"/length", "text/plain", bytes.NewReader(make([]byte, 1000000)))
-	if err != nil {
-		panic(err)
-	}
-	content, err = io.ReadAll(post.Body)
-	fmt.Println(post.Proto, post.StatusCode, string(content), err)
-}
-"""
-
-
-@pytest.mark.slow
-def test_go_talks_to_it(server: Server, tmp_path: Path) -> None:
-    go = program("go")
-    major, minor = run(go, "env", "GOVERSION").removeprefix("go").split(".")[:2]
-    if (int(major), int(minor)) < (1, 24):
-        pytest.skip("this go has no HTTP/2 without TLS")
-    source = tmp_path / "main.go"
-    source.write_text(GO)
-
-    shown = run(go, "run", source, server.url)
-
-    assert shown.splitlines() == ["HTTP/2.0 200 5000000 <nil>", "HTTP/2.0 200 1000000 <nil>"]
-
-
-def test_a_client_that_floods_is_sent_away_and_others_are_served(server: Server, client: httpx.Client) -> None:
+def test_a_client_that_floods_is_sent_away_and_others_are_served(
+    server: Server, client: httpx.Client
+) -> None:
     with Peer(server.port) as peer, contextlib.suppress(ConnectionError):
         for _ in range(2000):
             peer.connection.ping(b"12345678")

@@ -16,6 +16,7 @@ import time
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 from httpy import App, Server
 
@@ -52,8 +53,8 @@ class Client:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ON_THE_WAY // 2)
         self._socket.connect(("127.0.0.1", port))
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        self._connection.local_settings[h2.settings.SettingCodes.INITIAL_WINDOW_SIZE] = WINDOW
         self._connection.initiate_connection()
+        self._connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
         self._connection.increment_flow_control_window(WINDOW)
         self._due = time.monotonic()
         self._send()

@@ -7,19 +7,24 @@ import contextlib
 import json
 import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import httpx
 import pytest
 
-from httpy import App, Request, Response, Server, StreamingResponse
+from httpy import App, Request, Response, Server, StreamingResponse, _httpy
 from support import PATIENCE_S
 
 app = App()
@@ -107,8 +112,14 @@ def client(server: Server) -> Iterator[httpx.Client]:
 class Peer:
     """A client that sees every event."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    def __init__(self, port: int, context: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(PATIENCE_S)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", port))
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket)
         self.connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.connection.initiate_connection()
         self.send()
@@ -287,6 +298,33 @@ def test_early_hints_go_out_by_http_1_1_if_that_is_configured() -> None:
             assert heads[0].startswith(b"HTTP/1.1 103 Early Hints\r\nlink: </a"), heads
             assert heads[1].startswith(b"HTTP/1.1 200 OK\r\n"), heads
             assert answer.read(len(text)) == text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system can't be told to hold little")
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_what_is_urgent_does_not_wait_for_what_the_system_holds(is_encrypted: bool, tmp_path: Path) -> None:
+    """Without a limit it holds some 2.5 MB."""
+    config, context = {}, None
+    if is_encrypted:
+        chain, key = _httpy.dev_certificate(str(tmp_path))
+        config = {"certfile": str(chain), "keyfile": str(key)}
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(chain)
+        context.set_alpn_protocols(["h2"])
+    with Server(app, port=0, **config) as server, Peer(server.port, context, 32768) as peer:
+        peer.connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 100_000_000})
+        peer.connection.increment_flow_control_window(100_000_000)
+        for _ in range(4):
+            peer.get("/large")
+        # Until the server can send no more: it says so to nobody.
+        time.sleep(0.5)
+        urgent = peer.get("/", ("priority", "u=0"))
+        events = peer.events(until=1)
+
+    assert contents(events)[urgent] == b"Hello"
+    assert sum(map(len, contents(events).values())) < 1_000_000
 
 
 def test_where_there_is_nothing_of_that_kind_it_says_no(server: Server, client: httpx.Client) -> None:

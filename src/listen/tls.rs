@@ -40,7 +40,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     conn::{Connection, Incoming, Listener, LocalFuture},
-    message::{Stream, TlsSession},
+    message::{ByteStream, Stream, TlsSession},
 };
 
 /// How much of what a client sends first is read to see what it is. 2 KiB: a ClientHello has 250 to 1,800 bytes, the larger
@@ -160,6 +160,12 @@ fn session_of(connection: &ServerConnection) -> TlsSession {
 
 /// An encrypted connection.
 struct Encrypted(TlsStream<Stream>);
+
+impl ByteStream for Encrypted {
+    fn limit_unsent(&self, bytes: u32) {
+        self.0.get_ref().0.limit_unsent(bytes);
+    }
+}
 
 impl AsyncRead for Encrypted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -58,7 +58,7 @@ use crate::{
     config::Config,
     conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     handler::{Guarded, Stack},
-    message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Stream, accepts_trailers, text},
+    message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Stream, text},
     metrics::{Counted, Metrics},
 };
 
@@ -299,22 +299,23 @@ impl Serving {
         let has_pushes = site.link.has_pushes();
         let origin = if has_pushes { head.uri.scheme().cloned().zip(head.uri.authority().cloned()) } else { None };
         let side = Arc::new(Side::new(respond, site.link.clone(), origin));
-        let asked = Asked {
+        let mut asked = Asked {
             stream,
             is_head: head.method == Method::HEAD,
             has_content: !incoming.is_end_stream(),
-            takes_trailers: accepts_trailers(&head.headers),
+            takes_trailers: false,
             write_timeout: site.config.write_timeout,
         };
-        let asked_priority = Said::in_fields(&head.headers);
+        let mut asked_priority = Said::default();
         let reply = match site.heads.conform(&mut head) {
-            Ok(()) => {
+            Ok(found) => {
+                asked.takes_trailers = found.takes_trailers;
+                asked_priority = found.priority;
                 let body = if !asked.has_content {
                     Body::Empty
                 } else {
-                    let awaits_continue = head.headers.contains_key(header::EXPECT);
                     let declared = declared_length(&head.headers);
-                    Body::stream(Content::new(incoming, declared, awaits_continue, side.clone(), &site.config))
+                    Body::stream(Content::new(incoming, declared, found.has_expectation, side.clone(), &site.config))
                 };
                 let features = if has_pushes { site.features.with(Feature::Push) } else { site.features };
                 let exchange = Exchange::carried(features, side.clone());

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// RFC 9218 §5.
-const PRIORITY: HeaderName = HeaderName::from_static("priority");
+pub(super) const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
 /// How urgent a response is, and whether a part of it is of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Sleep, sleep};
 
 use super::{
+    head::is_connection_specific,
     side::{PushPlace, Side, remove_connection_specific},
     turns::Ticket,
 };
@@ -33,7 +34,11 @@ use crate::{
     error::Error,
     handler::Guarded,
     message::{Body, Response, text},
-    proto::{date, linger::LINGER, priority::Said},
+    proto::{
+        date,
+        linger::LINGER,
+        priority::{PRIORITY, Said},
+    },
 };
 
 /// One stream of a connection.
@@ -98,10 +103,12 @@ impl Answering {
 
     /// Sends the head, and content that can be sent at once. What is left is [`State::Sending`].
     fn begin(&mut self, mut response: Response) -> State {
-        self.ticket.say(Said::in_fields(response.headers()));
-        conform(&mut response, self.is_head);
+        if conform(&mut response, self.is_head).priority {
+            self.ticket.say(Said::in_fields(response.headers()));
+        }
         let (parts, body) = response.into_parts();
-        let declared = declared_length(&parts.headers);
+        // What is there as a whole is as long as the head says.
+        let declared = if matches!(body, Body::Full(_)) { None } else { declared_length(&parts.headers) };
         let head = http::Response::from_parts(parts, ());
         let is_end = self.is_head || body.is_empty();
         let sending = match self.channel.send_response(head, is_end) {
@@ -388,28 +395,54 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Makes a response one that HTTP/2 can carry, whatever a handler made of it.
-fn conform(response: &mut Response, is_head: bool) {
+/// What a response's field section has, found in one pass: see `Found` in `head.rs`.
+#[derive(Default)]
+struct Has {
+    length: bool,
+    date: bool,
+    priority: bool,
+    connection_specific: bool,
+}
+
+impl Has {
+    fn look(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |has, name| Self {
+            length: has.length || *name == header::CONTENT_LENGTH,
+            date: has.date || *name == header::DATE,
+            priority: has.priority || *name == PRIORITY,
+            connection_specific: has.connection_specific || is_connection_specific(name),
+        })
+    }
+}
+
+/// Makes a response one that HTTP/2 can carry, whatever a handler made of it. Returns what it has.
+fn conform(response: &mut Response, is_head: bool) -> Has {
     let status = response.status();
     if status.is_informational() {
         // RFC 9110 §15.2: not an answer. Switching protocols has its own way, which does not lead through a handler.
         tracing::error!(kind = "handler", %status, "a handler answered with an interim status");
         *response = text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     }
-    remove_connection_specific(response.headers_mut());
+    let has = Has::look(response.headers());
+    if has.connection_specific {
+        remove_connection_specific(response.headers_mut());
+    }
     let status = response.status();
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) {
         *response.body_mut() = Body::Empty;
     }
-    conform_length(response, is_head);
-    response.headers_mut().entry(header::DATE).or_insert_with(date::now);
+    conform_length(response, is_head, has.length);
+    if !has.date {
+        response.headers_mut().insert(header::DATE, date::now());
+    }
+    has
 }
 
 /// RFC 9110 §8.6: the length is that of the content, or of what a GET would have had.
-fn conform_length(response: &mut Response, is_head: bool) {
+fn conform_length(response: &mut Response, is_head: bool, has_length: bool) {
     let status = response.status();
     let size = response.body().size_hint().exact();
-    if response.headers().contains_key(header::CONTENT_LENGTH) {
+    if has_length {
         let mut lengths = response.headers().get_all(header::CONTENT_LENGTH).iter();
         let length = lengths.next().and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let is_only = lengths.next().is_none();

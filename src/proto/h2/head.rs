@@ -10,8 +10,11 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 
-use super::super::strict::is_host;
-use crate::config::Config;
+use super::super::{
+    priority::{PRIORITY, Said},
+    strict::is_host,
+};
+use crate::{config::Config, message::accepts_trailers};
 
 /// Why a request does not reach the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,17 @@ pub(super) enum Refusal {
 }
 
 use Refusal::{Answer, Malformed};
+
+/// What was found in a field section on the way, so that nobody has to look for it: most requests have none of it, and to look
+/// for a name costs more than to pass all of them. Measured: 3 % of the instructions of a small request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether the client takes a trailer section.
+    pub(super) takes_trailers: bool,
+    pub(super) has_expectation: bool,
+    /// What it says of its priority.
+    pub(super) priority: Said,
+}
 
 /// Makes heads what they are above. Remembers the last authority: the next one is nearly always the same.
 pub(super) struct Heads {
@@ -43,7 +57,7 @@ impl Heads {
     }
 
     /// Checks a head and makes it one as it comes by any version.
-    pub(super) fn conform(&mut self, head: &mut Parts) -> Result<(), Refusal> {
+    pub(super) fn conform(&mut self, head: &mut Parts) -> Result<Found, Refusal> {
         if head.method == Method::CONNECT {
             if head.uri.authority().is_none() {
                 return Err(Malformed("CONNECT without :authority (RFC 9113 section 8.5)"));
@@ -55,16 +69,17 @@ impl Heads {
         }
         self.conform_authority(head)?;
         self.conform_target(head)?;
-        self.conform_fields(&mut head.headers)?;
-        if head
-            .headers
-            .get(header::EXPECT)
-            .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        let found = self.conform_fields(&mut head.headers)?;
+        if found.has_expectation
+            && head
+                .headers
+                .get(header::EXPECT)
+                .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
         {
             let says = "the only expectation here is 100-continue (RFC 9110 section 10.1.1)";
             return Err(Answer(StatusCode::EXPECTATION_FAILED, says));
         }
-        Ok(())
+        Ok(found)
     }
 
     fn conform_authority(&mut self, head: &mut Parts) -> Result<(), Refusal> {
@@ -118,25 +133,42 @@ impl Heads {
         Ok(())
     }
 
-    fn conform_fields(&self, headers: &mut HeaderMap) -> Result<(), Refusal> {
+    fn conform_fields(&self, headers: &mut HeaderMap) -> Result<Found, Refusal> {
         const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
-            join_cookies(headers);
-        }
-        if headers.len() > self.max_fields {
-            return Err(Answer(TOO_LARGE, "there are too many fields (max_fields)"));
-        }
+        let (mut has_te, mut has_expectation, mut has_priority) = (false, false, false);
+        let (mut cookies, mut cookie_bytes, mut longest) = (0, 0, 0);
         for (name, value) in headers.iter() {
-            let (name, value) = (name.as_str(), value.as_bytes());
+            let bytes = value.as_bytes();
             // RFC 9113 §8.2.1: malformed. Who trims it reads another value than who does not.
-            if matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
+            if matches!(bytes, [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
                 return Err(Malformed("white space around a field value"));
             }
-            if name.len() + value.len() > self.max_field_bytes {
-                return Err(Answer(TOO_LARGE, "a field line is too long (max_field_bytes)"));
+            let length = name.as_str().len() + bytes.len();
+            if *name == header::COOKIE {
+                // As they will be: one field.
+                cookies += 1;
+                cookie_bytes += if cookies == 1 { length } else { "; ".len() + bytes.len() };
+            } else {
+                longest = longest.max(length);
+                has_te |= *name == header::TE;
+                has_expectation |= *name == header::EXPECT;
+                has_priority |= *name == PRIORITY;
             }
         }
-        Ok(())
+        if headers.len() + 1 - cookies.max(1) > self.max_fields {
+            return Err(Answer(TOO_LARGE, "there are too many fields (max_fields)"));
+        }
+        if longest.max(cookie_bytes) > self.max_field_bytes {
+            return Err(Answer(TOO_LARGE, "a field line is too long (max_field_bytes)"));
+        }
+        if cookies > 1 {
+            join_cookies(headers);
+        }
+        Ok(Found {
+            takes_trailers: has_te && accepts_trailers(headers),
+            has_expectation,
+            priority: if has_priority { Said::in_fields(headers) } else { Said::default() },
+        })
     }
 }
 

@@ -53,6 +53,12 @@ impl App {
         self
     }
 
+    /// The protocols it speaks, by their ALPN ids, the preferred first: what
+    /// [`Credentials`](crate::listen::Credentials::offer) are to offer to clients.
+    pub fn alpn(&self) -> Vec<Vec<u8>> {
+        self.rows.iter().map(|row| row.alpn.to_vec()).collect()
+    }
+
     /// Starts serving on `listeners`. Must be called inside a local runtime.
     pub fn start(self, listeners: Vec<Box<dyn Listener>>) -> Server {
         let stack = Stack::new(self.middleware, self.handler);

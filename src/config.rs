@@ -1,6 +1,6 @@
 //! The one home of defaults. Everything else, Python included, says "unset" and gets the value from here.
 
-use std::time::Duration;
+use std::{fmt, path::PathBuf, time::Duration};
 
 /// Limits of one server, each with its unit, default and reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +63,27 @@ pub struct Config {
     /// Longest a handler may take to answer; longer is 503. None is no limit, and the default: how long is long, only the
     /// application knows.
     pub handler_timeout: Option<Duration>,
+    /// Whether clients of HTTP/1.1 are sent early hints, too (103, RFC 8297). Not: some take them for the response. Clients of
+    /// HTTP/2 are known to take them.
+    pub h1_early_hints: bool,
+    /// Most requests that an HTTP/2 client may have under way on one connection; it is told, and more are refused. 100, the
+    /// least that RFC 9113 §6.5.2 recommends.
+    pub h2_max_concurrent_streams: u32,
+    /// How much content of one HTTP/2 request may be on its way or unread. 256 KiB: 20 Mbit/s at 100 ms, and a quarter of
+    /// the connection's, so that a handler that does not read does not hold up the others.
+    pub h2_stream_window_bytes: u32,
+    /// How much content of all requests on one HTTP/2 connection may be on its way or unread. 1 MiB: 80 Mbit/s at 100 ms.
+    pub h2_connection_window_bytes: u32,
+    /// Most streams that an HTTP/2 client may reset in a row, or have reset by its mistakes; then it is sent away. 1,000, and
+    /// 33 more for every second, as nghttp2.
+    pub h2_max_resets: u32,
+    /// Most HTTP/2 frames in a row that do nothing (PING, SETTINGS, WINDOW_UPDATE, ...); then the client is sent away. 1,000,
+    /// and 100 more for every second, 8 for a request, and 1 for a frame of content.
+    pub h2_max_idle_frames: u32,
+    /// Silence of an HTTP/2 client with requests under way after which it is asked for a sign of life. None: never. 30 s.
+    pub h2_ping_interval: Option<Duration>,
+    /// Longest wait for that sign; later is a close. 20 s.
+    pub h2_ping_timeout: Duration,
 }
 
 impl Default for Config {
@@ -89,6 +110,14 @@ impl Default for Config {
             max_queued: 1024,
             queue_timeout: Duration::from_secs(1),
             handler_timeout: None,
+            h1_early_hints: false,
+            h2_max_concurrent_streams: 100,
+            h2_stream_window_bytes: 256 * 1024,
+            h2_connection_window_bytes: 1024 * 1024,
+            h2_max_resets: 1000,
+            h2_max_idle_frames: 1000,
+            h2_ping_interval: Some(Duration::from_secs(30)),
+            h2_ping_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -124,4 +153,84 @@ impl Default for Supervision {
             reuse_port: false,
         }
     }
+}
+
+/// How connections are encrypted. Without certificates none is.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Tls {
+    /// The server's certificates. Which one a client gets depends on the name it asks for; the first one is for those that
+    /// ask for no name, or for one that no certificate has.
+    pub certificates: Vec<CertificateFiles>,
+    /// A file of the authorities whose clients are trusted. None: clients are not asked for certificates.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients without a certificate are served. Not, as whoever names authorities will expect.
+    pub client_auth: ClientAuth,
+    /// The least version of TLS. 1.2: older ones are deprecated (RFC 8996), and 1.3 alone would shut out what is older than 2018.
+    pub min_version: TlsVersion,
+    /// The cipher suites, by their names with IANA. None named: all that rustls has, none of which is weak.
+    pub ciphers: Vec<String>,
+    /// How often the files are looked at; when they have changed, and changed no more until the next look, they are read anew.
+    /// Zero is never. 10 s: nobody waits for a new certificate, and a look costs some microseconds.
+    pub reload_interval: Duration,
+    /// What the keys of session tickets are made of, so that several processes know each other's. None: of nothing anybody
+    /// else knows.
+    pub ticket_secret: Option<TicketSecret>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificates: Vec::new(),
+            client_ca: None,
+            client_auth: ClientAuth::Required,
+            min_version: TlsVersion::V1_2,
+            ciphers: Vec::new(),
+            reload_interval: Duration::from_secs(10),
+            ticket_secret: None,
+        }
+    }
+}
+
+/// Where a certificate is, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The file of the certificate, followed by those that lead to an authority that clients know. PEM.
+    pub chain: PathBuf,
+    /// The file of its key. PEM. None: it is in the same file.
+    pub key: Option<PathBuf>,
+}
+
+/// What the keys of session tickets are made of. Each period of time has a secret, which is made of that of the period before
+/// and does not tell it: see `listen/tls/tickets.rs`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TicketSecret {
+    /// Which period it is the secret of.
+    pub period: u64,
+    /// The secret.
+    pub bytes: [u8; 32],
+}
+
+impl fmt::Debug for TicketSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TicketSecret({}, ...)", self.period)
+    }
+}
+
+/// What is asked of clients where their certificates are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Clients without a certificate are refused.
+    Required,
+    /// They are served; the application sees that they have none.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
 }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod handler;
 pub mod listen;
 pub mod message;
+pub mod metrics;
 pub mod middleware;
 mod platform;
 pub mod proto;

@@ -17,6 +17,7 @@ use crate::{
     error::panic_message,
     handler::Stack,
     message::Stream,
+    metrics::{Counted, Metrics},
     platform::{allow_descriptors, give_back_memory},
 };
 
@@ -47,6 +48,7 @@ pub struct Server {
     /// None while it accepts.
     stopping: watch::Sender<Option<Queued>>,
     open: Rc<Open>,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
@@ -62,6 +64,7 @@ impl Server {
         give_back_memory();
         let drain = Drain::default();
         let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
+        let metrics = Arc::<Metrics>::default();
         let mut accepting = JoinSet::new();
         let stopping = watch::Sender::new(None);
         for listener in listeners {
@@ -71,15 +74,21 @@ impl Server {
                 config: config.clone(),
                 drain: drain.clone(),
                 open: open.clone(),
+                metrics: metrics.clone(),
             };
             accepting.spawn_local(accept(listener, connections, stopping.subscribe()));
         }
-        Self { drain, accepting, stopping, open }
+        Self { drain, accepting, stopping, open, metrics }
     }
 
     /// A handle that can start the drain from elsewhere.
     pub fn drain(&self) -> Drain {
         self.drain.clone()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
     }
 
     /// Stops accepting, tells connections to finish, and waits for them, at most `grace`. Connections that are still
@@ -184,6 +193,7 @@ struct Connections {
     config: Arc<Config>,
     drain: Drain,
     open: Rc<Open>,
+    metrics: Arc<Metrics>,
 }
 
 impl Connections {
@@ -217,6 +227,7 @@ impl Connections {
             config: self.config.clone(),
             signal: self.drain.signal(),
             place: place.clone(),
+            metrics: self.metrics.clone(),
         };
         let (protocol, held) = (self.protocol.clone(), place.clone());
         let connection = async move {
@@ -224,8 +235,14 @@ impl Connections {
             let _held = held;
             match timeout(cx.config.handshake_timeout, incoming.handshake).await {
                 Ok(Ok(connection)) => protocol.serve(connection, cx).await,
-                Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
-                Err(_) => tracing::debug!(kind = "limit", "handshake took too long (handshake_timeout)"),
+                Ok(Err(error)) => {
+                    cx.metrics.count(Counted::HandshakesFailed);
+                    tracing::debug!(%error, "handshake failed");
+                }
+                Err(_) => {
+                    cx.metrics.count(Counted::HandshakesLate);
+                    tracing::debug!(kind = "limit", "handshake took too long (handshake_timeout)");
+                }
             }
         };
         // A bug in one connection ends that connection, and nothing else.

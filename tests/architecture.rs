@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// The table. A module may import the modules of its row, and itself.
@@ -81,6 +82,23 @@ fn the_server_does_not_name_pyo3() {
     }
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("text");
     assert!(!own_dependencies(&manifest).iter().any(|line| line.contains("pyo3")), "Cargo.toml names pyo3");
+}
+
+/// rustls can do its cryptography with this or with that. One is enough to review, to update, and to carry in the wheel.
+#[test]
+fn there_is_one_cryptography() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--offline", "--locked", "--workspace", "--edges", "normal,build", "--prefix", "none"]);
+    let output = cargo.current_dir(root()).output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let tree = String::from_utf8(output.stdout).expect("text");
+
+    let has = |name: &str| tree.lines().any(|line| line.split(' ').next() == Some(name));
+    assert!(has("aws-lc-rs"));
+    for other in ["ring", "openssl", "openssl-sys", "native-tls", "rustls-rustcrypto"] {
+        assert!(!has(other), "{other} came in: `cargo tree --invert {other}` says by whom");
+    }
 }
 
 #[test]

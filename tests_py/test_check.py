@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from httpy import App, ConfigError, Server
+from httpy.addresses import read_address
 from httpy.check import Target, Unhealthy, probe, read_url, url_of_address
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="unix sockets")
@@ -61,6 +62,9 @@ def why(target: Target, timeout: float = PATIENCE_S) -> str:
         ("http://a?x", Target("a", "/?x", ("a", 80))),
         ("http://[::1]:80/", Target("[::1]:80", "/", ("::1", 80))),
         ("http://[::1]", Target("[::1]", "/", ("::1", 80))),
+        ("https://a/h", Target("a", "/h", ("a", 443), "a")),
+        ("https://a:8443", Target("a:8443", "/", ("a", 8443), "a")),
+        ("https://[::1]:8443", Target("[::1]:8443", "/", ("::1", 8443), "::1")),
         ("unix:/run/a.sock", Target("localhost", "/", "/run/a.sock")),
         ("unix:/run/a.sock:/health", Target("localhost", "/health", "/run/a.sock")),
         ("unix:@a:/health", Target("localhost", "/health", "\0a")),
@@ -82,11 +86,6 @@ def test_what_is_no_url_is_said(url: str) -> None:
         read_url(url)
 
 
-def test_tls_is_not_there_yet() -> None:
-    with pytest.raises(ConfigError, match="TLS is not there yet"):
-        read_url("https://a")
-
-
 @pytest.mark.parametrize(
     ("address", "url"),
     [
@@ -101,13 +100,13 @@ def test_tls_is_not_there_yet() -> None:
     ],
 )
 def test_an_address_that_is_listened_on_has_a_url(address: str, url: str) -> None:
-    assert url_of_address(address, "/h") == url
+    assert url_of_address(read_address(address), "/h") == url
     read_url(url)
 
 
 def test_a_descriptor_has_none() -> None:
     with pytest.raises(ConfigError, match="fd://3 has no name to ask by"):
-        url_of_address("fd://3", "/h")
+        url_of_address(read_address("fd://3"), "/h")
 
 
 # What is answered

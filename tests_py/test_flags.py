@@ -133,6 +133,8 @@ def test_wrong_flags_are_one_line(arguments: list[str], message: str) -> None:
         ),
         ("--limit-concurrency 9 --timeout-keep-alive 5", {"max_in_flight": 9, "keep_alive_timeout": 5.0}),
         ("--worker-connections 9", {"max_connections": 9}),
+        ("--ssl-certfile a.pem --ssl-keyfile b.pem", {"certfile": ["a.pem"], "keyfile": ["b.pem"]}),
+        ("--certfile a.pem --certfile b.pem", {"certfile": ["a.pem", "b.pem"]}),
     ],
 )
 def test_command_lines_of_others_are_understood(command: str, values: dict[str, Any]) -> None:
@@ -158,10 +160,6 @@ def test_no_spelling_has_two_meanings() -> None:
     assert set(flags._SAME) & set(flags._DIFFERENT) == set()
 
 
-def test_tls_is_not_there_yet() -> None:
-    assert refusal("--ssl-ciphers", "x").startswith("--ssl-ciphers: TLS is not there yet")
-
-
 # Help
 
 
@@ -175,7 +173,8 @@ def test_help_shows_every_setting_with_default_and_variable() -> None:
                 setting.name
             )
     for name, default in _httpy.defaults().items():
-        assert f"(default: {'none' if default is None else default}; HTTPY_{name.upper()})" in text
+        shown = "off" if default is False else default
+        assert f"(default: {'none' if default is None else shown}; HTTPY_{name.upper()})" in text
     assert "--timeout-for-test, -T SECONDS how long" in text
     assert "A note." in text
 

@@ -133,7 +133,10 @@ def test_an_app_is_shown_as_the_variable_that_it_is(ran: list[Any]) -> None:
         ({"chdir": "/"}, "chdir is for the command line: a program has its app already"),
         ({"config": "a.toml"}, "config is for the command line"),
         ({"bind": ["a:1"], "port": 1}, "bind and port both say where to listen"),
-        ({"certfile": "a.pem"}, "certfile='a.pem' is not there yet"),
+        ({"http3": True}, "http3=True is not there yet"),
+        ({"certfile": 1}, "certfile is a list, not 1"),
+        ({"certfile": [1]}, "certfile is a path, not 1"),
+        ({"https_redirect": -1}, "https_redirect is true, false or a port, not -1"),
     ],
 )
 def test_what_a_program_can_not_give_is_said(values: dict[str, Any], message: Any, ran: list[Any]) -> None:

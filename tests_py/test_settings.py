@@ -127,7 +127,15 @@ def test_a_wrong_variable_is_named() -> None:
 
 @pytest.mark.parametrize("setting", table().values(), ids=lambda setting: setting.name)
 def test_every_setting_has_a_variable(setting: Any) -> None:
-    found = {"workers": "3", "loop": "thread", "log_level": "debug", "log_format": "json", "color": "never"}
+    found = {
+        "workers": "3",
+        "loop": "thread",
+        "log_level": "debug",
+        "log_format": "json",
+        "color": "never",
+        "client_auth": "optional",
+        "tls_min_version": "1.3",
+    }
     text = found.get(setting.name, "1" if setting.name != "root_path" else "/1")
 
     assert set(from_environment({setting.variable: text})) == {setting.name}

@@ -15,7 +15,16 @@ app.run()
 # prints a help text, needs neither asyncio nor the rest. mypy knows `TYPE_CHECKING` by its name.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._httpy import Headers, MutableHeaders, QueryParams, Request, Response, __version__
+    from ._httpy import (
+        Certificate,
+        Headers,
+        MutableHeaders,
+        QueryParams,
+        Request,
+        Response,
+        TLSSession,
+        __version__,
+    )
     from .app import App
     from .errors import (
         ClientDisconnected,
@@ -50,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "Certificate",
     "ClientDisconnected",
     "ConfigError",
     "HTMLResponse",
@@ -68,6 +78,7 @@ __all__ = [
     "Router",
     "Server",
     "StreamingResponse",
+    "TLSSession",
     "WebSocketDisconnect",
     "__version__",
     "accepted",
@@ -85,7 +96,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_httpy": ("Headers", "MutableHeaders", "QueryParams", "Request", "Response", "__version__"),
+    "_httpy": (
+        "Certificate",
+        "Headers",
+        "MutableHeaders",
+        "QueryParams",
+        "Request",
+        "Response",
+        "TLSSession",
+        "__version__",
+    ),
     "app": ("App",),
     "errors": (
         "ClientDisconnected",

@@ -5,6 +5,7 @@ The summaries are the native ones too: tests_py/test_stub.py compares them.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, Union, final, overload
 
@@ -248,7 +249,7 @@ class Request:
     def route(self) -> str | None:
         """The pattern of the route that answers."""
     @property
-    def tls(self) -> Any:
+    def tls(self) -> TLSSession | None:
         """Details of the TLS session; None on a plain connection."""
     def get_header(self, name: str, default: str | None = None) -> str | None:
         """Returns a field's value, its lines joined with `, `; the default if it is not there."""
@@ -262,6 +263,39 @@ class Request:
 
         Raises:
             ValueError: if there is no such feature.
+        """
+    def early_hints(self, links: Iterable[str], /) -> Awaitable[bool]:
+        """Sends links ahead of the response, as 103 Early Hints.
+
+        They are sent when this is called. Awaiting it does not wait: a `def` handler looks at its truth instead. By
+        HTTP/1.1 they are sent only with the setting `h1_early_hints`, and never by HTTP/1.0: not all clients can take
+        them there (RFC 8297 §3).
+
+        Args:
+            links: Values of `Link` fields, such as `</app.css>; rel=preload; as=style`.
+
+        Returns:
+            Whether they were sent: not by a protocol that has no such thing, and not once the response has begun.
+
+        Raises:
+            ValueError: if a link can't be a field value.
+        """
+    def push(self, path: str, headers: _Fields | None = None) -> bool:
+        """Pushes: promises the client a response that it did not ask for yet.
+
+        The app answers the promised GET request as if it had come from the client, through all middleware.
+
+        Args:
+            path: The path, percent-encoded, with a query or not. Scheme and host are those of this request.
+            headers: The fields of the promised request. Defaults to this request's `Accept-Encoding`,
+                `Accept-Language`, `Authorization`, `Cookie` and `User-Agent`.
+
+        Returns:
+            Whether it was promised: not by a protocol that has no such thing, not to a client that does not want it or
+            has enough of it (HTTP/2 clients say so), and not once the response has ended.
+
+        Raises:
+            ValueError: if it is no path, or a field can't be one.
         """
     def stream(self) -> Chunks:
         """The content as it arrives, for handlers registered with `stream=True`.
@@ -574,7 +608,8 @@ class Selector:
 class Core:
     """A bound server, run by one loop.
 
-    `config` has values by the names of `defaults()`; what is not named keeps its default.
+    `config` has values by the names of `defaults()`; what is not named keeps its default. `https_redirect` is the port
+    to which requests that come without TLS are sent.
 
     Raises:
         ConfigError: if a name or a value is wrong.
@@ -586,17 +621,21 @@ class Core:
         /,
         *,
         access_log: AccessLog | None = None,
+        https_redirect: int | None = None,
     ) -> Self: ...
-    def bind(self, host: str, port: int, /) -> int:
+    def bind(self, host: str, port: int, /, *, credentials: Credentials | None = None) -> int:
         """Binds a TCP address and returns its port.
+
+        With `credentials`, what comes there is encrypted.
 
         Raises:
             ConfigError: if the host is not an address or the port can't be had.
         """
-    def adopt(self, descriptor: int, /, *, shared: bool) -> None:
+    def adopt(self, descriptor: int, /, *, shared: bool, credentials: Credentials | None = None) -> None:
         """Takes over a socket that listens, by its descriptor, which is the server's from now on, even if this fails.
 
-        `shared` says that others may hold the socket too: it is left as it is then when the server stops.
+        `shared` says that others may hold the socket too: it is left as it is then when the server stops. With
+        `credentials`, what comes there is encrypted.
 
         Raises:
             ConfigError: if it is no listening stream socket.
@@ -632,6 +671,77 @@ class Core:
         """
     def close(self) -> None:
         """Ends the thread driver's runtime; the selector's ends with its loop."""
+
+@final
+class Credentials:
+    """The server's certificates and keys, and whom it trusts.
+
+    `config` has values by the names of `tls_defaults()`; what is not named keeps its default. `certfile` and `keyfile`
+    are paths, or lists of them.
+
+    Raises:
+        ConfigError: if a value is wrong, or something is wrong with a file.
+    """
+    def __new__(cls, config: Mapping[str, Any], /) -> Self: ...
+    def reload(self) -> None:
+        """Reads the files again. New connections get what is in them; nothing becomes of the others.
+
+        Raises:
+            ConfigError: if something is wrong with a file. Everything stays as it was then.
+        """
+
+@final
+class TLSSession:
+    """What both sides of a TLS connection agreed on, and who the client is."""
+    @property
+    def version(self) -> str:
+        """The version: "TLSv1.2" or "TLSv1.3"."""
+    @property
+    def cipher(self) -> str:
+        """The cipher suite, by its name with IANA."""
+    @property
+    def server_name(self) -> str | None:
+        """The host name that the client asked for (SNI), in lower case; None if it asked for none."""
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that both agreed on (ALPN), such as "http/1.1"; None if the client asked for none."""
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the client resumed an earlier session."""
+    @property
+    def peer_certificate(self) -> Certificate | None:
+        """The client's certificate, which was checked (`client_ca`); None without one."""
+
+@final
+class Certificate:
+    """A certificate (X.509)."""
+    @property
+    def der(self) -> bytes:
+        """The certificate itself, in DER."""
+    @property
+    def subject(self) -> str:
+        """Whose it is, as RFC 4514 writes it, such as "CN=client,O=Example"."""
+    @property
+    def issuer(self) -> str:
+        """Who says so, written likewise."""
+    @property
+    def common_name(self) -> str | None:
+        """The common name of the subject; None if it has none."""
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The subject's other names: pairs of a kind, "DNS", "IP", "URI" or "email", and a name."""
+    @property
+    def serial_number(self) -> str:
+        """The number that the issuer gave it, in hexadecimal digits."""
+    @property
+    def not_before(self) -> datetime:
+        """From when on it is valid, a `datetime` in UTC."""
+    @property
+    def not_after(self) -> datetime:
+        """Until when it is valid, a `datetime` in UTC."""
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of `der`, in hexadecimal digits."""
 
 @final
 class AccessLog:
@@ -693,6 +803,22 @@ def supervision_defaults() -> dict[str, Any]:
     """How workers are looked after, by default.
 
     Sizes in bytes, times in seconds; 0 is no limit.
+    """
+
+def tls_defaults() -> dict[str, Any]:
+    """How TLS is configured by default. None: nothing is."""
+
+def ticket_secret(older: str | None = None, /) -> str:
+    """Returns what session tickets are made with, for several processes to make them alike.
+
+    A new secret, or what has become of an older one.
+    """
+
+def dev_certificate(folder: str, /) -> tuple[Path, Path]:
+    """Returns the files of a certificate for this machine alone, and of its key, made in `folder` if there is none.
+
+    Raises:
+        ConfigError: if they can't be kept there.
     """
 
 def json_dumps(value: Any, /) -> bytes:

@@ -6,6 +6,7 @@
    (Linux). A socket file that nobody listens on is replaced, one that somebody does is not. It has its permissions from
    its first moment, and is removed at the end by the process that made it.
 3. `fd://N` is a socket that listens already, inherited from whoever started the process.
+4. With a certificate all of them are served with TLS, but for those that have the option `plain`: `:8000,plain`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .errors import ConfigError
 from .identity import group_id, user_id
 
 _FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N"
+_PLAIN = ",plain"
 
 # Who may connect to a unix socket unless its address says otherwise: its owner and group. 660, as most do: a proxy that
 # runs as somebody else is put into the group.
@@ -42,6 +44,7 @@ class Address(NamedTuple):
         user: The socket file's owner. None leaves it.
         group: Likewise.
         descriptor: Of a socket that is there already.
+        plain: Whether it is served without TLS even if there is a certificate.
     """
 
     text: str
@@ -52,6 +55,7 @@ class Address(NamedTuple):
     user: Optional[str] = None
     group: Optional[str] = None
     descriptor: Optional[int] = None
+    plain: bool = False
 
 
 class Bound:
@@ -65,6 +69,7 @@ class Bound:
     Attributes:
         socket: The socket.
         is_foreign: As above.
+        plain: Whether it is served without TLS even if there is a certificate.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Bound:
     ) -> None:
         self.socket = listening
         self.is_foreign = is_foreign
+        self.plain = False
         self._path = path
         self._process = os.getpid()
         # Another file in its place is somebody else's.
@@ -106,11 +112,19 @@ def read_address(written: str, default_port: int = 8000) -> Address:
     """
     if written.startswith("unix:"):
         return _read_unix(written)
+    if written.endswith(_PLAIN):
+        address = read_address(written.removesuffix(_PLAIN), default_port)
+        return address._replace(text=written, plain=True)
     if written.startswith("fd:"):
         digits = written[3:].removeprefix("//")
         if not (digits.isascii() and digits.isdigit()):
             raise ConfigError(f"bind {written!r}: fd://N has the number of an open descriptor")
         return Address(written, descriptor=int(digits))
+    if written.startswith(("http://", "https://", "tls://")):
+        raise ConfigError(
+            f"bind {written!r} is no address: write HOST:PORT, which is served with TLS if there is a certificate "
+            "(certfile), and HOST:PORT,plain without it in any case"
+        )
     if "://" in written or "/" in written:
         raise ConfigError(f"bind {written!r} is no address: write {_FORMS}")
     host, separator, port = written.rpartition(":")
@@ -145,11 +159,13 @@ def _read_unix(written: str) -> Address:
                     f"bind {written!r}: mode is permissions in octal, such as 660, not {value!r}"
                 )
             address = address._replace(mode=int(value, 8))
+        elif option == "plain":
+            address = address._replace(plain=True)
         elif name in ("user", "group") and value:
             address = address._replace(user=value) if name == "user" else address._replace(group=value)
         else:
-            raise ConfigError(f"bind {written!r}: options are mode=, user= and group=, not {option!r}")
-    if path.startswith("@") and options:
+            raise ConfigError(f"bind {written!r}: options are mode=, user=, group= and plain, not {option!r}")
+    if path.startswith("@") and set(options) - {"plain"}:
         raise ConfigError(f"bind {written!r}: a socket without a file has no permissions")
     return address
 
@@ -180,24 +196,31 @@ def open_all(addresses: Sequence[Address], backlog: int, *, reuse_port: bool = F
     try:
         for address in addresses:
             bound.append(_open(address, options))
+            bound[-1].plain = address.plain
     except BaseException:
         close_all(bound)
         raise
     return bound
 
 
-def adopt_all(sockets: Iterable[socket.socket], *, are_ours: bool) -> list[Bound]:
+def adopt_all(
+    sockets: Sequence[socket.socket], *, are_ours: bool, addresses: Sequence[Address] = ()
+) -> list[Bound]:
     """Takes over sockets that another process has opened.
 
     Args:
         sockets: The sockets; they listen.
         are_ours: Whether that process was this program, so that it is for this one to remove their files.
+        addresses: What this process would have opened, if that is known: of as many, one is for each.
     """
     bound = []
     for one in sockets:
         name = one.getsockname()
         has_file = isinstance(name, str) and name.startswith("/") and os.path.exists(name)
         bound.append(Bound(one, is_foreign=not are_ours, path=name if are_ours and has_file else None))
+    if len(addresses) == len(bound):
+        for made, address in zip(bound, addresses):
+            made.plain = address.plain
     return bound
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Optional, TextIO, TypeVar, Union
 
@@ -16,6 +17,8 @@ from .lifespan import Lifespan, check_hook
 from .routing import Registry, Route, check_prefix
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_Path = Union[str, "os.PathLike[str]"]
+_Paths = Union[_Path, Sequence[_Path]]
 
 
 class App(Registry):
@@ -170,8 +173,8 @@ class App(Registry):
         port: int = 8000,
         workers: Union[int, str] = 1,
         reload: bool = False,
-        certfile: Optional[str] = None,
-        keyfile: Optional[str] = None,
+        certfile: Optional[_Paths] = None,
+        keyfile: Optional[_Paths] = None,
         http3: bool = False,
         **config: Any,
     ) -> None:
@@ -187,8 +190,9 @@ class App(Registry):
                 runs the script once more to find the app, as multiprocessing does: what is not to happen there
                 belongs under `if __name__ == "__main__":`.
             reload: Whether to start anew when a file has changed. Defaults to False.
-            certfile: Not there yet.
-            keyfile: Not there yet.
+            certfile: The file of the server's certificate and those of its issuers, PEM; with it, the app is served by
+                TLS. Several, one for each host name, are a list. Defaults to none.
+            keyfile: The file of its private key, PEM, or a list likewise. Defaults to `certfile`.
             http3: Not there yet.
             **config: The other settings by name; `httpy run --help` lists them with their defaults. The environment
                 and configuration files are not read.
@@ -203,7 +207,10 @@ class App(Registry):
         from .running import run_app
 
         given = {"workers": workers, "reload": reload, **config}
-        given.update(certfile=certfile, keyfile=keyfile, http3=http3)
+        given.update(http3=http3)
+        for name, paths in (("certfile", certfile), ("keyfile", keyfile)):
+            if paths is not None:
+                given[name] = paths
         # Said only if it was: else it would stand beside `bind`, and before the sockets of a service manager.
         if host != "127.0.0.1":
             given["host"] = host

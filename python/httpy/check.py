@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from . import _httpy
 from .errors import ConfigError, HTTPyError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .addresses import Address
+
 # The longest status line and fields that are read, in bytes: nothing of them but the status is needed.
 _HEAD_BYTES = 65536
 
-_FORMS = "http://HOST:PORT/path, unix:/path/of/socket:/path, or only /path for the configured address"
+_FORMS = "http(s)://HOST:PORT/path, unix:/path/of/socket:/path, or only /path for the configured address"
 
 
 class Unhealthy(HTTPyError):
@@ -30,11 +34,14 @@ class Target(NamedTuple):
         host: For the Host field, with a port unless that is 80.
         path: The target of the request.
         address: Host and port, or the path of a unix socket.
+        name: The host name that the certificate has to have. None: without TLS. Empty: it may be any, because the
+            server is known by its address.
     """
 
     host: str
     path: str
     address: Union[tuple[str, int], str]
+    name: Optional[str] = None
 
 
 def read_url(url: str) -> Target:
@@ -51,11 +58,11 @@ def read_url(url: str) -> Target:
         if not name or (path and not path.startswith("/")):
             raise ConfigError(f"--url {url!r}: write unix:/path/of/socket:/path")
         return Target("localhost", path or "/", "\0" + name[1:] if name.startswith("@") else name)
-    if url.startswith("https://"):
-        raise ConfigError(f"--url {url!r}: TLS is not there yet in this version of HTTPy; ask by http")
-    if not url.startswith("http://"):
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("http", "https"):
         raise ConfigError(f"--url {url!r} is no URL: write {_FORMS}")
-    authority, slash, path = url[len("http://") :].partition("/")
+    default_port = 443 if scheme == "https" else 80
+    authority, slash, path = rest.partition("/")
     authority, question, query = authority.partition("?")
     path = "/" + path if slash else "/" + (question + query)
     host, bracket, rest = authority.partition("]")
@@ -65,7 +72,7 @@ def read_url(url: str) -> Target:
         host, _, port = authority.partition(":")
     if not host or "@" in authority or not (port.isdigit() or not port) or int(port or 80) > 65535:
         raise ConfigError(f"--url {url!r} is no URL: write {_FORMS}")
-    return Target(authority, path, (host, int(port or 80)))
+    return Target(authority, path, (host, int(port or default_port)), host if scheme == "https" else None)
 
 
 def probe(target: Target, timeout: float) -> str:
@@ -96,7 +103,7 @@ def probe(target: Target, timeout: float) -> str:
 
 def _ask(target: Target, deadline: float) -> str:
     """The status line."""
-    with _connect(target, deadline) as connection:
+    with _secure(_connect(target, deadline), target.name) as connection:
         request = (
             f"GET {target.path} HTTP/1.1\r\nHost: {target.host}\r\n"
             f"User-Agent: httpy-check/{_httpy.__version__}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -132,6 +139,27 @@ def _connect(target: Target, deadline: float) -> socket.socket:
     return connection
 
 
+def _secure(connection: socket.socket, name: Optional[str]) -> socket.socket:
+    if name is None:
+        return connection
+    # Not above: it is large, and most are asked without.
+    import ssl
+
+    try:
+        context = ssl.create_default_context()
+        if not name:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context.wrap_socket(connection, server_hostname=name or None)
+    except ssl.SSLError as error:
+        connection.close()
+        reason = getattr(error, "verify_message", "") or error.reason or str(error)
+        raise Unhealthy(f"no TLS: {reason}") from None
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
@@ -139,18 +167,15 @@ def _left(deadline: float) -> float:
     return left
 
 
-def url_of_address(address: str, path: str) -> str:
-    """Returns the URL of a path at an address that a server listens on, as `addresses.read_address` reads it.
+def url_of_address(read: Address, path: str) -> str:
+    """Returns the URL of a path at an address that a server listens on, without TLS.
 
     Raises:
         ConfigError: if nobody can connect to it by its name.
     """
-    from .addresses import read_address
-
-    read = read_address(address)
     if read.path is not None:
         return f"unix:{os.path.abspath(read.path) if not read.path.startswith('@') else read.path}:{path}"
     if read.host is None:
-        raise ConfigError(f"{address} has no name to ask by: give --url the whole URL")
+        raise ConfigError(f"{read.text} has no name to ask by: give --url the whole URL")
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(read.host, read.host)
     return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{read.port}{path}"

@@ -164,7 +164,7 @@ def _commands() -> dict[str, Command]:
             "httpy check [APP] [flags] | httpy check --url URL",
             "Says whether `httpy run` would start with this configuration and app; binds nothing. With --url: asks a "
             "server that runs whether it is well (a status from 200 to 399), for containers without another client. "
-            "URL is http://HOST:PORT/path, unix:/path/of/socket:/path, or /path for the configured address.",
+            "URL is http(s)://HOST:PORT/path, unix:/path/of/socket:/path, or /path for the configured address.",
             (
                 _APP_NOTE,
                 "Exit status: 0 if it is well; 1 if the app fails, or the server is not well; 2 for mistakes.",
@@ -221,19 +221,25 @@ def _check(parsed: Parsed, reporter: Reporter) -> int:
         return _probe(parsed)
     if "timeout" in parsed.options:
         raise ConfigError("--timeout is for --url")
+    from .certificates import check_plain, with_certificate
     from .identity import group_id, user_id
     from .running import addresses_of, server_settings
     from .server import Server
 
-    given = _gather(parsed)
+    given = with_certificate(_gather(parsed), os.environ)
     settings = with_defaults(given)
     reporter.format = settings["log_format"]
     addresses = addresses_of(settings)
+    check_plain(settings, [address.plain for address in addresses])
     program = _program(parsed, given)
     app = program.load()
-    server = Server(app, **{**server_settings(settings), "access_log": False})
+    # Of these it is known only with sockets whether they can be followed.
+    without = {"access_log": False, "https_redirect": False}
+    server = Server(app, **{**server_settings(settings), **without})
     # Finds out what is known only when the routes of mounts come together, and what a limit may be.
     _httpy.Core(app._native()[0], server._config)
+    if server._tls:
+        _httpy.Credentials(server._tls)
     if settings["user"] is not None:
         user_id(settings["user"])
     if settings["group"] is not None:
@@ -244,23 +250,29 @@ def _check(parsed: Parsed, reporter: Reporter) -> int:
 
 
 def _probe(parsed: Parsed) -> int:
+    from .addresses import read_address
     from .check import Unhealthy, probe, read_url, url_of_address
     from .settings import seconds
 
     if parsed.words:
         raise ConfigError(f"--url asks a server that runs: leave {parsed.words[0]!r} out")
     url = parsed.options["url"]
+    is_encrypted = False
     if url.startswith("/"):
         settings = with_defaults(_gather(parsed))
         host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
-        url = url_of_address([*settings["bind"], f"{host}:{settings['port']}"][0], url)
+        address = read_address([*settings["bind"], f"{host}:{settings['port']}"][0])
+        url = url_of_address(address, url)
+        is_encrypted = bool(settings.get("certfile") or settings["dev_cert"]) and not address.plain
     written = parsed.options.get("timeout", "5")
     try:
         timeout = seconds(written)
     except ValueError as error:
         raise ConfigError(f"--timeout is {error}, not {written!r}") from None
+    target = read_url(url)
     try:
-        print(f"ok: {probe(read_url(url), timeout)}")
+        # What is asked is this machine: the certificate is for those who come from elsewhere.
+        print(f"ok: {probe(target._replace(name='') if is_encrypted else target, timeout)}")
     except Unhealthy as error:
         print(f"httpy: {url} is not well: {error}", file=sys.stderr)
         return 1

@@ -12,24 +12,38 @@ LOG_FORMATS = ("text", "json")
 LOOPS = ("auto", "selector", "thread", "uvloop")
 
 
-def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Separates the choice of the loop from what the native half takes.
+# What a supervisor gives to workers, besides their configuration: nobody else's business.
+_WORKERS_OWN = ("ticket_secret",)
+
+
+def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Separates the choice of the loop, the native half's limits, and how it encrypts.
 
     Returns:
-        The loop, and the native values that were given.
+        The loop, and of both the values that were given. None of the latter without a certificate.
 
     Raises:
-        ConfigError: if a name is unknown (the nearest one is named), or the loop is.
+        ConfigError: if a name is unknown (the nearest one is named), the loop is, or a certificate is missing.
     """
-    native = _httpy.defaults()
-    known = [*native, "loop"]
+    native, tls = _httpy.defaults(), (*_httpy.tls_defaults(), *_WORKERS_OWN)
+    known = [*native, *_httpy.tls_defaults(), "loop"]
     for name in config:
-        if name not in known:
+        if name not in known and name not in _WORKERS_OWN:
             _refuse(name, known)
     loop = config.get("loop", "auto")
     if loop not in LOOPS:
         raise ConfigError(f"loop is one of {', '.join(LOOPS)}, not {loop!r}")
-    return str(loop), {name: value for name, value in config.items() if name in native}
+    limits = {name: value for name, value in config.items() if name in native}
+    return str(loop), limits, _tls_of({name: value for name, value in config.items() if name in tls})
+
+
+def _tls_of(given: dict[str, Any]) -> dict[str, Any]:
+    if given.get("certfile"):
+        return given
+    for name, value in given.items():
+        if value and name not in _WORKERS_OWN:
+            raise ConfigError(f"{name} is given, but no certificate (certfile)")
+    return {}
 
 
 def _refuse(name: str, known: Iterable[str]) -> None:

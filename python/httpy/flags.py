@@ -31,6 +31,8 @@ _SAME = {
     "--limit-max-requests": ("max_requests", "{}"),
     "--timeout-keep-alive": ("keep_alive_timeout", "{}"),
     "--timeout-graceful-shutdown": ("grace", "{}"),
+    "--ssl-certfile": ("certfile", "{}"),
+    "--ssl-keyfile": ("keyfile", "{}"),
     # gunicorn
     "--graceful-timeout": ("grace", "{}"),
     "--keep-alive": ("keep_alive_timeout", "{}"),
@@ -43,7 +45,11 @@ _SAME = {
     "--pid": ("pid_file", "{}"),
 }
 
-_TLS = "TLS is not there yet in this version of HTTPy; let a proxy do it"
+_CLIENTS = (
+    "use --client-ca: it also has clients asked for certificates, which --client-auth may make optional"
+)
+_AUTH = "use --client-ca to ask clients for certificates, and --client-auth to say whether they need one"
+_VERSION = "use --tls-min-version 1.2 or 1.3"
 _PROXY = "HTTPy does not read X-Forwarded-* yet"
 _ONE_PROTOCOL = "HTTPy's protocols are its own: leave it out"
 _FORMAT = "the access log has two forms: --log-format text is the combined log format, json is an object on each line"
@@ -72,12 +78,17 @@ _DIFFERENT = {
     "--limit-max-requests-jitter": _JITTER,
     "--timeout-worker-healthcheck": "use --worker-timeout: how long a worker may not answer, in seconds",
     "--reload-delay": "HTTPy hears of changes at once: leave it out",
-    "--ssl-keyfile": _TLS,
-    "--ssl-certfile": _TLS,
-    "--certfile": _TLS,
-    "--keyfile": _TLS,
+    "--ssl-keyfile-password": "decrypt the key, with openssl pkey: there is nobody to ask, when it is read again",
+    "--ssl-version": _VERSION,
+    "--ssl-cert-reqs": _AUTH,
+    "--ssl-ca-certs": _CLIENTS,
+    "--ssl-ciphers": "use --ciphers with names of IANA, such as TLS_AES_128_GCM_SHA256",
     "--http3": "HTTP/3 is not there yet in this version of HTTPy",
     # gunicorn
+    "--cert-reqs": _AUTH,
+    "--ca-certs": _CLIENTS,
+    "--do-handshake-on-connect": "a handshake holds up nobody else: leave it out",
+    "--suppress-ragged-eofs": "leave it out",
     "-k": "HTTPy has one kind of worker: leave it out",
     "--worker-class": "HTTPy has one kind of worker: leave it out",
     "--threads": "HTTPy adds threads for `def` handlers when they block: leave it out",
@@ -223,8 +234,6 @@ def _none(flag: str, attached: Optional[str]) -> str:
 def _unknown(flag: str, known: Iterable[str], settings: dict[str, Setting]) -> str:
     if flag in _DIFFERENT and settings:
         return f"{flag}: {_DIFFERENT[flag]}"
-    if flag.startswith("--ssl-") and settings:
-        return f"{flag}: {_TLS}"
     hint = nearest(flag, [one for one in known if one.startswith("--")]) if flag.startswith("--") else ""
     return f"no flag {flag}{hint or '; see --help'}"
 

@@ -23,7 +23,7 @@ import time
 
 from . import _httpy
 from .logs import report
-from .urls import url_of
+from .urls import urls_of
 from .worker_process import WorkerProcess
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ class Reloader:
             **dict.fromkeys(("worker_timeout", "max_requests", "max_rss", "recycle_jitter"), 0),
         }
         self._sockets = list(sockets)
-        self._urls = [url_of(one) for one in self._sockets]
+        self._urls = urls_of(self._sockets, config)
         self._shown = shown
         self._settings = settings
         self._folders = list(folders)
@@ -239,7 +239,7 @@ class Reloader:
             self._settings,
             self._urls,
             driver=said["loop"],
-            note=f"reloads on changes in {watched}",
+            notes=(f"reloads on changes in {watched}",),
         )
 
     def _obey_signals(self) -> None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from . import _httpy
 from .addresses import Address, Bound, adopt_all, close_all, open_all, read_address
 from .banner import banner
+from .certificates import check_plain, how_to_trust, with_certificate
 from .errors import ConfigError
 from .identity import become, pid_file
 from .logs import give_way, report, set_up, wants_color
 from .settings import COMMAND_LINE_ONLY, Given, from_mapping, merge, with_defaults
+from .urls import url_of, urls_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from .supervisor import Target
 
 # What a server takes besides what the native half does.
-_SERVER = ("loop", "access_log", "log_format", "root_path")
+_SERVER = ("loop", "access_log", "log_format", "root_path", "plain", "https_redirect")
 
 # What a worker does with the app, and for itself.
 _WORKER = ("debug", "log_level", "log_format", "color")
@@ -78,6 +80,7 @@ def run(program: Program, given: Given, environment: MutableMapping[str, str]) -
     from .handover import find_predecessor
     from .systemd import listening_sockets
 
+    given = with_certificate(given, environment)
     settings = with_defaults(given)
     if settings["umask"] is not None:
         os.umask(settings["umask"])
@@ -89,7 +92,7 @@ def run(program: Program, given: Given, environment: MutableMapping[str, str]) -
         try:
             become(user, group)
             set_up_logs(settings)
-            return _serve(program, given, bound, predecessor, environment)
+            return _serve(program, {**given, "plain": _plain(given, bound)}, bound, predecessor, environment)
         finally:
             close_all(bound)
 
@@ -152,7 +155,9 @@ def _open(
     settings: Mapping[str, Any], given: Given, predecessor: Optional[Predecessor], inherited: Sequence[Any]
 ) -> list[Bound]:
     if predecessor is not None:
-        return adopt_all(predecessor.sockets, are_ours=not predecessor.shared)
+        return adopt_all(
+            predecessor.sockets, are_ours=not predecessor.shared, addresses=addresses_of(settings)
+        )
     is_asked = any(name in given for name in ("bind", "host", "port"))
     if inherited and not is_asked:
         return adopt_all(inherited, are_ours=False)
@@ -164,6 +169,12 @@ def _open(
             os.close(number)
     backlog = settings.get("backlog", _httpy.defaults()["backlog"])
     return open_all(addresses, backlog, reuse_port=settings.get("reuse_port", False))
+
+
+def _plain(given: Given, bound: Sequence[Bound]) -> list[str]:
+    """Which of the sockets are served without TLS although there is a certificate."""
+    check_plain(with_defaults(given), [one.plain for one in bound])
+    return [url_of(one.socket) for one in bound if one.plain]
 
 
 # Who serves
@@ -245,11 +256,10 @@ def _supervise(
 ) -> int:
     from .supervisor import Supervisor
     from .systemd import Notifier
-    from .urls import url_of
 
     settings = with_defaults(given)
     sockets = [one.socket for one in bound]
-    urls = [url_of(one) for one in sockets]
+    urls = urls_of(sockets, settings)
     supervision = {name: given[name] for name in _httpy.supervision_defaults() if name in given}
 
     def on_ready(said: Mapping[str, Any]) -> None:
@@ -280,15 +290,16 @@ def announce(
     *,
     driver: str,
     workers: int = 1,
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> None:
     """Says on standard error what is served."""
+    trust = how_to_trust(settings)
     line = banner(
         shown,
         urls,
         driver=driver,
         workers=workers,
-        note=note,
+        note="; ".join([*notes, *([trust] if trust else [])]),
         format=settings["log_format"],
         color=wants_color(settings["color"], sys.stderr),
     )
@@ -305,7 +316,7 @@ def set_up_logs(settings: Mapping[str, Any]) -> None:
 
 def server_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of the settings that a `Server` takes."""
-    native = _httpy.defaults()
+    native = {*_httpy.defaults(), *_httpy.tls_defaults()}
     return {name: value for name, value in settings.items() if name in native or name in _SERVER}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import socket
 import sys
@@ -53,7 +54,12 @@ class Server:
             its end. Defaults to False.
         log_format: "text" or "json", for the access log. Defaults to "text".
         root_path: What a proxy takes away from the beginning of paths before it asks. Defaults to nothing.
-        **config: Limits and the like, as of `App.run`; `loop` is "auto", "selector", "thread" or "uvloop".
+        plain: Which of the sockets are served without TLS although there is a certificate, by their URLs:
+            `http://host:port` or `unix:path`. Defaults to none.
+        https_redirect: Whether requests that come without TLS are sent to the same place with it, or the port where
+            clients find that. True is the port of the first socket with TLS. Defaults to False.
+        **config: Limits, `certfile` and the like, as of `App.run`; `loop` is "auto", "selector", "thread" or
+            "uvloop".
 
     Raises:
         ConfigError: if a value is wrong.
@@ -74,6 +80,8 @@ class Server:
         access_log: Union[bool, str] = False,
         log_format: str = "text",
         root_path: str = "",
+        plain: Sequence[str] = (),
+        https_redirect: Union[bool, int] = False,
         **config: Any,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
@@ -88,8 +96,6 @@ class Server:
                 raise ConfigError(f"sockets are sockets that listen, found {one!r}")
         self._sockets = tuple(sockets)
         self._shared = shared
-        # Where the sockets listen: they are gone when it is asked for.
-        self._urls = [url_of(one) for one in self._sockets]
         if log_format not in LOG_FORMATS:
             raise ConfigError(f"log_format is one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
         self._access_log = access_log
@@ -98,7 +104,15 @@ class Server:
             self._root_path = read_root_path(root_path)
         except ValueError as error:
             raise ConfigError(f"root_path is {error}, not {root_path!r}") from None
-        self._choice, self._config = split_config(config)
+        self._choice, self._config, self._tls = split_config(config)
+        self._plain = frozenset(plain)
+        unknown = self._plain.difference(url_of(one) for one in self._sockets)
+        if unknown:
+            raise ConfigError(f"plain has {', '.join(sorted(unknown))}, where no socket of this server is")
+        # Where the sockets listen: they are gone when it is asked for.
+        self._urls = [url_of(one, tls=self._is_encrypted(one)) for one in self._sockets]
+        self._redirect_port = self._find_redirect_port(https_redirect)
+        self._credentials: Optional[_httpy.Credentials] = None
         self._lock = threading.Lock()
         self._is_used = False
         self._is_accepting = False
@@ -132,13 +146,16 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds it, without a slash at the end: `http://host:port`, `unix:path`."""
+        """Where a client on this machine finds it, without a slash at the end.
+
+        `http://host:port`, with TLS `https://host:port`, or `unix:path`.
+        """
         return self.urls[0]
 
     @property
     def urls(self) -> list[str]:
         """Where it listens: one for each socket."""
-        return list(self._urls) or [http_url(self._host, self.port)]
+        return list(self._urls) or [http_url(self._host, self.port, tls=bool(self._tls))]
 
     def start(self) -> None:
         """Starts serving on a thread of its own, and returns when it accepts connections.
@@ -185,6 +202,19 @@ class Server:
         if failure is not None:
             raise failure
 
+    def reload_certificates(self) -> None:
+        """Reads the files of certificates and keys again, from any thread.
+
+        New connections get what is in them; nothing becomes of those that are open. Without effect if it does not
+        run, or has no certificate.
+
+        Raises:
+            ConfigError: if something is wrong with a file. Everything stays as it was then.
+        """
+        credentials = self._credentials
+        if credentials is not None:
+            credentials.reload()
+
     async def serve(self) -> None:
         """Serves inside the running loop until `stop` is called or the task is cancelled.
 
@@ -200,6 +230,8 @@ class Server:
 
     def run(self, observer: Optional[Observer] = None, notifier: Optional[Notifier] = None) -> None:
         """Serves from the main thread until SIGINT or SIGTERM; `App.run` and the command line are this.
+
+        SIGHUP, unless it means that the terminal is closed, has certificates read again.
 
         If the app's shutdown, or a thread that it has left in asyncio's executor, still blocks the process some
         seconds after `shutdown_timeout`, the process ends.
@@ -224,7 +256,8 @@ class Server:
         async def main() -> None:
             task = asyncio.current_task()
             assert task is not None
-            with stop_on_signals(loop, lambda grace: on_signal(task, grace), told.signals):
+            renew = self._renew if self._tls else None
+            with stop_on_signals(loop, lambda grace: on_signal(task, grace), told.signals, renew):
                 await self._serve(told, on_drained=last_resort.start)
 
         def on_signal(task: asyncio.Task[None], grace: Optional[float]) -> None:
@@ -292,7 +325,7 @@ class Server:
             self._port = None
 
     def _release(self) -> None:
-        self._loop = self._stop_wanted = None
+        self._loop = self._stop_wanted = self._credentials = None
         self._is_accepting = self._is_ready = self._is_used = False
 
     def _run_thread(self, accepting: concurrent.futures.Future[None]) -> None:
@@ -314,9 +347,13 @@ class Server:
             with self._app._served(self._root_path):
                 routes, contexts = self._app._native(self._root_path)
                 access_log = self._open_access_log()
-                core = _httpy.Core(routes, self._config, access_log=access_log)
-                self._listen(core)
                 forward()
+                if self._tls:
+                    self._credentials = _httpy.Credentials(self._tls)
+                core = _httpy.Core(
+                    routes, self._config, access_log=access_log, https_redirect=self._redirect_port
+                )
+                self._listen(core)
                 observer.starting(core)
                 async with ends_within(self._shutdown_limit(), self._app._live(contexts)):
                     core.start(runtime_of(loop), loop)
@@ -353,11 +390,35 @@ class Server:
 
     def _listen(self, core: _httpy.Core) -> None:
         if not self._sockets:
-            self._port = core.bind(_address(self._host), self._wanted_port)
+            self._port = core.bind(_address(self._host), self._wanted_port, credentials=self._credentials)
         for one in self._sockets:
             if one.fileno() == -1:
                 raise ConfigError("the sockets of this server are closed: it has served them before")
-            core.adopt(one.detach(), shared=self._shared)
+            credentials = self._credentials if self._is_encrypted(one) else None
+            core.adopt(one.detach(), shared=self._shared, credentials=credentials)
+
+    def _is_encrypted(self, one: socket.socket) -> bool:
+        return bool(self._tls) and url_of(one) not in self._plain
+
+    def _find_redirect_port(self, wanted: Union[bool, int]) -> Optional[int]:
+        if wanted is False:
+            return None
+        if wanted is not True and not (isinstance(wanted, int) and 1 <= wanted <= 65535):
+            raise ConfigError(f"https_redirect is true, false or a port, not {wanted!r}")
+        if not self._plain:
+            raise ConfigError("https_redirect is for sockets without TLS beside others with it (plain)")
+        if wanted is not True:
+            return wanted
+        addresses = [one.getsockname() for one in self._sockets if self._is_encrypted(one)]
+        ports = [address[1] for address in addresses if isinstance(address, tuple)]
+        if not ports:
+            raise ConfigError("https_redirect has to say to which port: nothing here listens on one with TLS")
+        return int(ports[0])
+
+    def _renew(self) -> None:
+        # What is wrong is in the log.
+        with contextlib.suppress(ConfigError):
+            self.reload_certificates()
 
     async def _drain(self, core: _httpy.Core) -> None:
         """Waits for running requests; asked again meanwhile, with a grace, it waits no longer than that."""

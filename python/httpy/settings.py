@@ -19,15 +19,16 @@ LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 COLOURS = ("auto", "always", "never")
 
 # The groups of `--help`, in its order.
-APP, ADDRESSES, PROCESSES, RELOAD, LOGS, LIMITS = (
+APP, ADDRESSES, TLS, PROCESSES, RELOAD, LOGS, LIMITS = (
     "the app",
     "addresses",
+    "encryption (TLS)",
     "processes",
     "reloading",
     "logs",
     "limits and times",
 )
-GROUPS = (APP, ADDRESSES, PROCESSES, RELOAD, LOGS, LIMITS)
+GROUPS = (APP, ADDRESSES, TLS, PROCESSES, RELOAD, LOGS, LIMITS)
 
 # Where the app is and where its settings come from: what `App.run` knows without being told.
 COMMAND_LINE_ONLY = ("app", "factory", "app_dir", "chdir", "env_file", "config")
@@ -36,7 +37,7 @@ COMMAND_LINE_ONLY = ("app", "factory", "app_dir", "chdir", "env_file", "config")
 _NOT_IN_FILES = ("config",)
 
 # What a later version will do.
-LATER = ("certfile", "keyfile", "http3")
+LATER = ("http3",)
 
 
 class Setting(NamedTuple):
@@ -77,7 +78,7 @@ class Setting(NamedTuple):
     @property
     def is_switch(self) -> bool:
         """Whether its flag may stand alone."""
-        return self.read in (switch, switch_or_path)
+        return self.read in (switch, switch_or_path, switch_or_port)
 
     def value(self, found: Any, source: str) -> Any:
         """Checks a value.
@@ -91,7 +92,7 @@ class Setting(NamedTuple):
         """
         if not self.is_many:
             return self._one(found, source)
-        if isinstance(found, str):
+        if isinstance(found, (str, os.PathLike)):
             return [self._one(found, source)]
         if not isinstance(found, (list, tuple)):
             raise ConfigError(f"{source} is a list, not {found!r}")
@@ -115,6 +116,19 @@ def text(found: Any) -> str:
     if not isinstance(found, str) or not found:
         raise ValueError("text")
     return found
+
+
+def path(found: Any) -> str:
+    """Reads a path that is not empty."""
+    try:
+        return text(os.fspath(found))
+    except (TypeError, ValueError):
+        raise ValueError("a path") from None
+
+
+def version(found: Any) -> str:
+    """Reads a version, which a file may have as a number."""
+    return text(str(found) if isinstance(found, float) else found)
 
 
 def whole(found: Any) -> int:
@@ -179,6 +193,20 @@ def switch_or_path(found: Any) -> Any:
         return found
 
 
+def switch_or_port(found: Any) -> Any:
+    """Reads yes, no, or a port; 1 is yes, and no port for this."""
+    try:
+        return switch(found)
+    except ValueError:
+        try:
+            number = port(found)
+        except ValueError:
+            number = 0
+        if not number:
+            raise ValueError("true, false or a port") from None
+        return number
+
+
 def fraction(found: Any) -> float:
     """Reads a number that is not negative."""
     try:
@@ -231,7 +259,7 @@ def _whole(found: Any, expected: str) -> int:
 def table() -> dict[str, Setting]:
     """Returns every setting of `httpy run`, by name."""
     supervision, limits = _httpy.supervision_defaults(), _httpy.defaults()
-    settings = [*_native(supervision, PROCESSES), *_OWN, *_native(limits, LIMITS)]
+    settings = [*_native(supervision, PROCESSES), *_OWN, *_tls(), *_native(limits, LIMITS)]
     return {setting.name: setting for setting in settings}
 
 
@@ -250,12 +278,21 @@ _OWN = (
         "bind",
         text,
         [],
-        "where to listen instead: HOST:PORT, [::1]:PORT, :PORT, unix:PATH[,mode=660,user=U,group=G], fd://N; "
-        "may be given several times",
+        "where to listen instead: HOST:PORT, [::1]:PORT, :PORT, unix:PATH[,mode=660,user=U,group=G], fd://N, each "
+        "with ,plain for no TLS; may be given several times",
         ADDRESSES,
         "ADDRESS",
         short="-b",
         is_many=True,
+    ),
+    Setting("dev_cert", switch, False, "use a certificate for this machine alone, made if needed", TLS),
+    Setting(
+        "https_redirect",
+        switch_or_port,
+        False,
+        "send requests without TLS to where it is; with =PORT to that one",
+        TLS,
+        "PORT",
     ),
     Setting("loop", text, "auto", "how the asyncio loop is served", PROCESSES, choices=LOOPS),
     Setting(
@@ -289,6 +326,61 @@ _OWN = (
     Setting("color", text, "auto", "colours; auto has them on a terminal", LOGS, choices=COLOURS),
 )
 
+
+def _tls() -> Iterable[Setting]:
+    known = _httpy.tls_defaults()
+    several = "; may be given several times"
+    yield Setting(
+        "certfile",
+        path,
+        [],
+        f"certificate and those of its issuers, PEM, one for each host name{several}",
+        TLS,
+        "FILE",
+        is_many=True,
+    )
+    yield Setting(
+        "keyfile",
+        path,
+        [],
+        f"its private key, PEM, unless that is in the same file{several}",
+        TLS,
+        "FILE",
+        is_many=True,
+    )
+    yield Setting(
+        "client_ca", path, known["client_ca"], "authorities whose clients are trusted, PEM", TLS, "FILE"
+    )
+    yield Setting(
+        "client_auth",
+        text,
+        known["client_auth"],
+        "whether clients have to have a certificate then",
+        TLS,
+        choices=("required", "optional"),
+    )
+    yield Setting(
+        "tls_min_version", version, known["tls_min_version"], "least version", TLS, choices=("1.2", "1.3")
+    )
+    yield Setting(
+        "ciphers",
+        text,
+        known["ciphers"],
+        f"cipher suite, by its name with IANA{several}",
+        TLS,
+        "NAME",
+        is_many=True,
+    )
+    yield Setting(
+        "tls_reload_interval",
+        seconds,
+        known["tls_reload_interval"],
+        "how often these files are looked at for changes, in seconds; 0 is never",
+        TLS,
+        "SECONDS",
+    )
+
+
 # What the native half's values mean. One that is missing here is shown without words.
 MEANINGS = {
     "max_target_bytes": "longest request target, in bytes; longer is 414",
@@ -312,6 +404,14 @@ MEANINGS = {
     "max_queued": "most requests that wait for one of these to end; more are 503",
     "queue_timeout": "longest they wait, in seconds; longer is 503",
     "handler_timeout": "longest a handler may take to answer, in seconds; longer is 503; 0 is no limit",
+    "h1_early_hints": "send early hints (103) by HTTP/1.1, too: all clients are known to take them",
+    "h2_max_concurrent_streams": "most requests under way on one HTTP/2 connection; more are refused",
+    "h2_stream_window_bytes": "content of one HTTP/2 request that may be unread, in bytes",
+    "h2_connection_window_bytes": "content of all requests on one HTTP/2 connection that may be unread, in bytes",
+    "h2_max_resets": "most HTTP/2 streams a client may reset in a row; then it is sent away",
+    "h2_max_idle_frames": "most HTTP/2 frames in a row that do nothing; then the client is sent away",
+    "h2_ping_interval": "silence after which an HTTP/2 client is asked for a sign of life, in seconds; 0 is never",
+    "h2_ping_timeout": "longest wait for that sign, in seconds",
     "workers": "how many processes serve; auto is one for each processor",
     "worker_timeout": "how long a worker's loop may be stuck before it is replaced, in seconds; 0 is for ever",
     "max_requests": "requests after which a worker is replaced; 0 is never",

@@ -34,19 +34,32 @@ def stop_on_signals(
     loop: asyncio.AbstractEventLoop,
     stop: Callable[[Optional[float]], Any],
     signals: Iterable[int] = STOP_SIGNALS,
+    renew: Optional[Callable[[], Any]] = None,
 ) -> Iterator[None]:
     """Calls `stop(None)` on the loop at the first of these signals, and `stop(0.0)` at the second.
 
     Without effect outside the main thread, where Python has no signals.
+
+    Args:
+        loop: The loop.
+        stop: What to call.
+        signals: At which signals.
+        renew: What to call instead at SIGHUP, on the loop, unless that means that the terminal is closed. None:
+            nothing, it stops.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     count = 0
     last = LastResort(0.0)
+    had_terminal = renew is not None and _has_terminal()
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal count
+        is_hangup = number == getattr(signal, "SIGHUP", None)
+        if is_hangup and renew is not None and not (had_terminal and not _has_terminal()):
+            loop.call_soon_threadsafe(renew)
+            return
         count += 1
         if count == 1:
             loop.call_soon_threadsafe(stop, None)
@@ -67,6 +80,15 @@ def stop_on_signals(
         last.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that this process belongs to. One that was closed is none any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | getattr(os, "O_NOCTTY", 0)))
+    except OSError:
+        return False
+    return True
 
 
 class LastResort:

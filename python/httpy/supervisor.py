@@ -28,7 +28,7 @@ from . import _httpy
 from .board import make_board
 from .errors import ConfigError
 from .processes import bury_orphans, count_of, own_command
-from .urls import url_of
+from .urls import url_of, urls_of
 from .worker_process import WorkerProcess
 
 TYPE_CHECKING = False
@@ -137,9 +137,13 @@ class Supervisor:
             ):
                 raise ConfigError(f"{name} is a number that is not negative, found {value!r}")
         config = dict(config or {})
+        if config.get("certfile"):
+            # So that a client can resume its session with any of the workers.
+            config["ticket_secret"] = _httpy.ticket_secret()
         limits = {**_httpy.defaults(), **config}
         self._stop_s = limits["grace"] + limits["shutdown_timeout"] + _SPARE_S
         self._worker_timeout: float = settings["worker_timeout"]
+        self._config = config
         self._work = {
             "loader": target.loader,
             "arguments": target.arguments,
@@ -162,7 +166,7 @@ class Supervisor:
         for number, group in enumerate(self._spare_groups):
             # There were more workers before, and their sockets may have connections queued.
             self._slots[number % len(self._slots)].sockets += group
-        self._urls = [url_of(one) for one in self._sockets]
+        self._urls = urls_of(self._sockets, config)
         self._leaving: list[WorkerProcess] = []
         # How often the workers were restarted, by SIGHUP.
         self._generation = 0
@@ -463,6 +467,9 @@ class Supervisor:
             self._notifier.alive()
             # Half of it, as sd_watchdog_enabled(3) recommends.
             self._next_alive = now + self._notifier.watchdog_s / 2
+        if "ticket_secret" in self._config:
+            # It moves on by itself in the workers, and nobody is to know how they began.
+            self._config["ticket_secret"] = _httpy.ticket_secret(self._config["ticket_secret"])
 
     def _tend(self) -> None:
         """Starts what is missing, and retires what was replaced."""

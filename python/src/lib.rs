@@ -4,6 +4,7 @@
 
 mod access_log;
 mod afterwards;
+mod ahead;
 mod arriving;
 #[cfg(unix)]
 mod board;
@@ -30,6 +31,7 @@ mod server;
 mod site;
 mod symbols;
 mod threads;
+mod tls;
 mod toml;
 mod watch;
 
@@ -60,6 +62,7 @@ pub mod _httpy {
         response::PyResponse,
         routes::{Routes, build_path, canonical_pattern, pattern_parameters},
         server::{Core, defaults, supervision_defaults},
+        tls::{Certificate, Credentials, PyTlsSession, dev_certificate, ticket_secret, tls_defaults},
         toml::read_toml,
         watch::Watch,
     };

@@ -22,6 +22,7 @@ use pyo3::{
 };
 
 use crate::{
+    ahead::{self, Sent},
     arriving::{Arriving, Chunks, Content},
     context::Context,
     driver::Watch,
@@ -30,6 +31,7 @@ use crate::{
     json,
     plan::Plan,
     query::{self, QueryParams},
+    tls::PyTlsSession,
 };
 
 /// Everything of a request but its content.
@@ -416,8 +418,8 @@ impl PyRequest {
 
     /// Details of the TLS session; None on a plain connection.
     #[getter]
-    fn tls(&self) -> Option<Py<PyAny>> {
-        None
+    fn tls(&self) -> Option<PyTlsSession> {
+        self.head.peer.tls.clone().map(PyTlsSession)
     }
 
     /// Returns a field's value, its lines joined with `, `; the default if it is not there.
@@ -446,6 +448,18 @@ impl PyRequest {
                 Err(PyValueError::new_err(format!("no feature {feature:?}; there are {}", known.join(", "))))
             }
         }
+    }
+
+    /// Sends links ahead of the response, as 103 Early Hints.
+    #[pyo3(signature = (links, /))]
+    fn early_hints(&self, links: &Bound<'_, PyAny>) -> PyResult<Sent> {
+        ahead::early_hints(&self.head.exchange, links)
+    }
+
+    /// Pushes: promises the client a response that it did not ask for yet.
+    #[pyo3(signature = (path, headers=None))]
+    fn push(&self, path: &str, headers: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        ahead::push(&self.head.exchange, &self.head.headers, path, headers)
     }
 
     /// The content as it arrives, for handlers registered with `stream=True`.

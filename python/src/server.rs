@@ -1,6 +1,7 @@
 //! The server as Python holds it.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,8 +13,9 @@ use std::{
 use httpy::{
     App, Config, Handler, Middleware, Reply, Request,
     config::Supervision,
-    conn::{Board, Siblings},
-    listen::Listening,
+    conn::{Board, Listener, Siblings},
+    listen::{self, Listening, Tls},
+    middleware::HttpsRedirect,
     server::{Queued, deadline},
 };
 use pyo3::{
@@ -22,7 +24,7 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 use socket2::Socket;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     access_log::AccessLog,
@@ -33,6 +35,7 @@ use crate::{
     routes::Routes,
     site::Site,
     threads,
+    tls::Credentials,
 };
 #[cfg(unix)]
 use crate::{board::SharedBoard, driver::Selector};
@@ -44,13 +47,16 @@ pub(crate) struct Core {
     /// Around the handler, outermost first.
     middleware: Vec<Arc<dyn Middleware>>,
     config: Config,
-    listeners: Mutex<Vec<Listening>>,
+    listeners: Mutex<Vec<Wanted>>,
     /// The thread driver's; the selector's belongs to the selector.
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
     count: Arc<Count>,
     board: Mutex<Option<Box<dyn Board>>>,
 }
+
+/// A socket to be served, encrypted or not.
+type Wanted = (Listening, Option<Arc<listen::Credentials>>);
 
 /// How a server is to stop.
 struct Stop {
@@ -62,21 +68,23 @@ struct Stop {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (routes, config=None, /, *, access_log=None))]
+    #[pyo3(signature = (routes, config=None, /, *, access_log=None, https_redirect=None))]
     fn new(
         py: Python<'_>,
         routes: &Routes,
         config: Option<&Bound<'_, PyDict>>,
         access_log: Option<&AccessLog>,
+        https_redirect: Option<u16>,
     ) -> PyResult<Self> {
         let config = read_config(py, config)?;
+        let redirect = https_redirect.map(|port| Arc::new(HttpsRedirect::new(port)) as Arc<dyn Middleware>);
         let count = Arc::<Count>::default();
         let handler =
             Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
         Ok(Self {
             count,
             handler: Arc::new(handler),
-            middleware: access_log.map(AccessLog::middleware).into_iter().collect(),
+            middleware: access_log.map(AccessLog::middleware).into_iter().chain(redirect).collect(),
             config,
             listeners: Mutex::default(),
             thread: Mutex::default(),
@@ -88,24 +96,30 @@ impl Core {
     /// Binds a TCP address and returns its port.
     ///
     /// Raises `ConfigError` if the host is not an address or the port can't be had.
-    #[pyo3(signature = (host, port, /))]
-    fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<u16> {
+    #[pyo3(signature = (host, port, /, *, credentials=None))]
+    fn bind(&self, py: Python<'_>, host: &str, port: u16, credentials: Option<&Credentials>) -> PyResult<u16> {
         let address = SocketAddr::new(read_address(py, host)?, port);
         let socket = Listening::tcp(address, self.config.backlog).map_err(|error| errors::from_core(py, &error))?;
         let port = socket.port().unwrap_or(port);
-        lock(&self.listeners).push(socket);
+        lock(&self.listeners).push((socket, credentials.map(|credentials| credentials.0.clone())));
         Ok(port)
     }
 
     /// Takes over a socket that listens, by its descriptor, which is the server's from now on, even if this fails.
     ///
     /// `shared` says that others may hold the socket too. Raises `ConfigError` if it is no listening stream socket.
-    #[pyo3(signature = (descriptor, /, *, shared))]
-    fn adopt(&self, py: Python<'_>, descriptor: Descriptor, shared: bool) -> PyResult<()> {
+    #[pyo3(signature = (descriptor, /, *, shared, credentials=None))]
+    fn adopt(
+        &self,
+        py: Python<'_>,
+        descriptor: Descriptor,
+        shared: bool,
+        credentials: Option<&Credentials>,
+    ) -> PyResult<()> {
         // SAFETY: the caller has given it away; it is closed when the socket is dropped, and nowhere else.
         let socket = unsafe { own(descriptor) };
         let socket = Listening::adopt(socket, shared).map_err(|error| errors::from_core(py, &error))?;
-        lock(&self.listeners).push(socket);
+        lock(&self.listeners).push((socket, credentials.map(|credentials| credentials.0.clone())));
         Ok(())
     }
 
@@ -188,7 +202,7 @@ impl Core {
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
         let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
-        let sockets: Vec<Listening> = lock(&self.listeners).drain(..).collect();
+        let sockets: Vec<Wanted> = lock(&self.listeners).drain(..).collect();
         let board = lock(&self.board).take();
         if let Some(board) = &board {
             // Not only when the runtime gets to it: until then the others would take connections from one that is there.
@@ -196,14 +210,20 @@ impl Core {
         }
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
-            let listeners = match sockets.into_iter().map(Listening::listen).collect() {
-                Ok(listeners) => listeners,
+            let mut app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            let (listeners, credentials) = match listen_on(sockets) {
+                Ok(listening) => listening,
                 Err(error) => {
                     tracing::error!(%error, "a listening socket can't be used");
                     return;
                 }
             };
-            let mut app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            // Ends with this task.
+            let mut watching = JoinSet::new();
+            for credentials in credentials {
+                credentials.offer(app.alpn());
+                watching.spawn_local(async move { credentials.watch().await });
+            }
             if let Some(board) = board {
                 app = app.siblings(Siblings::new(board));
             }
@@ -230,6 +250,28 @@ impl Core {
         *lock(&self.stop) = Some(stop);
         Ok(())
     }
+}
+
+/// Sockets on a runtime, and what the encrypted ones are encrypted with, each once.
+type Listeners = (Vec<Box<dyn Listener>>, Vec<Arc<listen::Credentials>>);
+
+/// Listens on sockets on the current runtime.
+fn listen_on(sockets: Vec<Wanted>) -> io::Result<Listeners> {
+    let mut used: Vec<Arc<listen::Credentials>> = Vec::new();
+    let mut listeners = Vec::new();
+    for (socket, credentials) in sockets {
+        let listener = socket.listen()?;
+        listeners.push(match credentials {
+            None => listener,
+            Some(credentials) => {
+                if !used.iter().any(|one| Arc::ptr_eq(one, &credentials)) {
+                    used.push(credentials.clone());
+                }
+                Box::new(Tls::new(listener, credentials))
+            }
+        });
+    }
+    Ok((listeners, used))
 }
 
 /// A socket as Python's `socket.detach()` gives it.
@@ -320,6 +362,9 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             seconds.ok_or_else(|| wrong("a number of seconds that is not negative"))
         };
         let narrow = |size: u64| usize::try_from(size).map_err(|_| wrong("smaller"));
+        let small = || u32::try_from(size()?).map_err(|_| wrong("smaller"));
+        // RFC 9113 §6.9.1: windows have 31 bits.
+        let window = || small().and_then(|size| if size >> 31 == 0 { Ok(size) } else { Err(wrong("smaller")) });
         match &*name {
             "max_target_bytes" => config.max_target_bytes = narrow(size()?)?,
             "max_head_bytes" => config.max_head_bytes = narrow(size()?)?,
@@ -334,13 +379,21 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             "grace" => config.grace = seconds()?,
             "idle_grace" => config.idle_grace = seconds()?,
             "shutdown_timeout" => config.shutdown_timeout = seconds()?,
-            "backlog" => config.backlog = u32::try_from(size()?).map_err(|_| wrong("smaller"))?,
+            "backlog" => config.backlog = small()?,
             "max_connections" => config.max_connections = narrow(size()?)?,
             "max_connections_per_address" => config.max_connections_per_address = narrow(size()?)?,
             "handshake_timeout" => config.handshake_timeout = seconds()?,
             "max_in_flight" => config.max_in_flight = narrow(size()?)?,
             "max_queued" => config.max_queued = narrow(size()?)?,
             "queue_timeout" => config.queue_timeout = seconds()?,
+            "h1_early_hints" => config.h1_early_hints = value.extract().map_err(|_| wrong("true or false"))?,
+            "h2_max_concurrent_streams" => config.h2_max_concurrent_streams = small()?,
+            "h2_stream_window_bytes" => config.h2_stream_window_bytes = window()?,
+            "h2_connection_window_bytes" => config.h2_connection_window_bytes = window()?,
+            "h2_max_resets" => config.h2_max_resets = small()?,
+            "h2_max_idle_frames" => config.h2_max_idle_frames = small()?,
+            "h2_ping_interval" => config.h2_ping_interval = Some(seconds()?).filter(|limit| !limit.is_zero()),
+            "h2_ping_timeout" => config.h2_ping_timeout = seconds()?,
             "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
@@ -381,6 +434,14 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("max_queued", config.max_queued)?;
     values.set_item("queue_timeout", config.queue_timeout.as_secs_f64())?;
     values.set_item("handler_timeout", config.handler_timeout.unwrap_or_default().as_secs_f64())?;
+    values.set_item("h1_early_hints", config.h1_early_hints)?;
+    values.set_item("h2_max_concurrent_streams", config.h2_max_concurrent_streams)?;
+    values.set_item("h2_stream_window_bytes", config.h2_stream_window_bytes)?;
+    values.set_item("h2_connection_window_bytes", config.h2_connection_window_bytes)?;
+    values.set_item("h2_max_resets", config.h2_max_resets)?;
+    values.set_item("h2_max_idle_frames", config.h2_max_idle_frames)?;
+    values.set_item("h2_ping_interval", config.h2_ping_interval.unwrap_or_default().as_secs_f64())?;
+    values.set_item("h2_ping_timeout", config.h2_ping_timeout.as_secs_f64())?;
     Ok(values)
 }
 

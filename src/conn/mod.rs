@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     handler::Stack,
     message::{Peer, Stream},
+    metrics::Metrics,
 };
 
 /// A future that stays on its thread.
@@ -91,4 +92,6 @@ pub struct Cx {
     pub signal: Signal,
     /// Where to say what the connection is doing.
     pub place: Rc<Place>,
+    /// Where to count what clients make the server do.
+    pub metrics: Arc<Metrics>,
 }

@@ -108,7 +108,7 @@ impl Tcp {
         // A wildcard listener learns which address was reached from the connection.
         let reached = if self.local.ip().is_unspecified() { io.local_addr().ok() } else { None };
         let server = reached.unwrap_or(self.local);
-        let peer = Peer { client, server: Some(server), is_tls: false };
+        let peer = Peer { client, server: Some(server), ..Peer::default() };
         let ready = Connection { io: Stream::new(io), peer: peer.clone(), alpn: None };
         Incoming { peer, handshake: Box::pin(async { Ok(ready) }) }
     }

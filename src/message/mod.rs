@@ -6,10 +6,12 @@ mod params;
 mod request;
 mod response;
 mod stream;
+mod tls;
 
 pub use body::{Body, TooLarge};
-pub use exchange::{Exchange, Feature, Features};
+pub use exchange::{Carrier, Exchange, Feature, Features, Promise};
 pub use params::Params;
 pub use request::{Parts, Peer, Request, accepts_trailers};
 pub use response::{Response, refusal, text};
 pub use stream::{ByteStream, Stream};
+pub use tls::TlsSession;

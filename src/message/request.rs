@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, Method, Uri, Version, header};
 
-use super::{Body, Exchange, Feature, Params};
+use super::{Body, Exchange, Feature, Params, TlsSession};
 
 /// The two ends of a connection, shared by all its requests.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct Peer {
     pub server: Option<SocketAddr>,
     /// Whether the connection is encrypted.
     pub is_tls: bool,
+    /// What is known of the encryption, where it ends here.
+    pub tls: Option<Arc<TlsSession>>,
 }
 
 /// A request on its way to an answer.

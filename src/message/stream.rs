@@ -7,11 +7,31 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
+};
 
 /// Anything that reads and writes bytes without blocking.
-pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has the system hold no more than about so many bytes that were written and that it has not sent, where it can be told.
+    fn limit_unsent(&self, _bytes: u32) {}
+}
+
+impl ByteStream for DuplexStream {}
+
+#[cfg(unix)]
+impl ByteStream for UnixStream {}
+
+impl ByteStream for TcpStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn limit_unsent(&self, bytes: u32) {
+        // It fails when the client is gone, which writing will tell.
+        let _ = socket2::SockRef::from(self).set_tcp_notsent_lowat(bytes);
+    }
+}
 
 /// One concrete stream type for every carrier, so that the serve path exists once.
 ///
@@ -25,6 +45,11 @@ impl Stream {
     /// Wraps a byte stream.
     pub fn new(io: impl ByteStream + 'static) -> Self {
         Self { io: Box::new(io), ahead: Bytes::new() }
+    }
+
+    /// See [`ByteStream::limit_unsent`].
+    pub fn limit_unsent(&self, bytes: u32) {
+        self.io.limit_unsent(bytes);
     }
 
     /// Gives bytes back: the next read returns them before anything new.

@@ -3,7 +3,8 @@
 //! HTTP/1.1 and HTTP/1.0 (RFC 9112). hyper parses, frames and writes; this file turns its messages into ours and decides
 //! what hyper leaves open: what is refused (`strict.rs`) before hyper sees it (`h1/intake.rs`), when bytes go out
 //! (`h1/wire.rs`), what becomes of content that nobody read (`h1/content.rs`), how long a client may take
-//! (`h1/patience.rs`), which responses can't be sent as they are, and how a connection ends.
+//! (`h1/patience.rs`), what goes ahead of a response (`h1/hints.rs`), which responses can't be sent as they are, and how a
+//! connection ends.
 //!
 //! ```text
 //!              a whole head, or a refused one
@@ -18,6 +19,7 @@
 
 mod awake;
 mod content;
+mod hints;
 mod intake;
 mod patience;
 mod wire;
@@ -25,9 +27,8 @@ mod wire;
 use std::{
     cell::Cell,
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::Future,
     io,
-    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -41,17 +42,21 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::AsyncWriteExt,
     time::{Sleep, sleep, timeout},
 };
 
 use self::{
     awake::{Awake, Waking},
     content::{Content, Unread},
+    hints::Hints,
     patience::{Late, Patience, Waiting},
     wire::{Arrival, Wire},
 };
-use super::strict::{Limits, Refusal};
+use super::{
+    linger::{LINGER, linger},
+    strict::{Limits, Refusal},
+};
 use crate::{
     config::Config,
     conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
@@ -66,9 +71,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How much of a response a client has to take before its connection counts as one that gets on, and goes to the end of the
 /// line of those that make room for others. 64 KiB, a socket buffer's worth: clients that only pretend to read take bytes.
 const PROGRESS_BYTES: u64 = 64 * 1024;
-
-/// How long a refused client's bytes are still read, so that it gets to see why. 5 s, as nginx's `lingering_timeout`.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// 1 s. A connection that has been idle for so long gives up hyper's buffers, 16 KiB. Getting them again costs half a
 /// microsecond, which is not much once a second.
@@ -91,7 +93,7 @@ impl Protocol<Stream> for H1 {
     fn serve(&self, connection: Connection<Stream>, cx: Cx) -> LocalFuture<'static, ()> {
         let awake = self.awake.clone();
         Box::pin(async move {
-            let Cx { stack, config, signal, place } = cx;
+            let Cx { stack, config, signal, place, .. } = cx;
             let serving = Serving::new(connection, stack, config, awake, place.clone());
             let wire = serving.wire.clone();
             let end = signal.watch(serving, Serving::poll, Serving::finish).await;
@@ -155,9 +157,10 @@ enum End {
 impl Serving {
     fn new(connection: Connection<Stream>, stack: Stack, config: Arc<Config>, awake: Awake, place: Rc<Place>) -> Self {
         let features = |features: Features| if connection.peer.is_tls { features.with(Feature::Tls) } else { features };
+        let http_11 = if config.h1_early_hints { HTTP_11.with(Feature::EarlyHints) } else { HTTP_11 };
         let site = Site {
             stack,
-            http_11: Exchange::new(features(HTTP_11)),
+            http_11: Exchange::new(features(http_11)),
             http_10: Exchange::new(features(Features::NONE)),
             peer: Arc::new(connection.peer),
             config: config.clone(),
@@ -341,6 +344,7 @@ impl Service<hyper::Request<Incoming>> for Answerer {
             head.headers.insert(header::HOST, host);
         }
         let site = &self.site;
+        let (exchange, hints) = self.exchange(head.version);
         let request = Request::from(Parts {
             method: head.method,
             uri: head.uri,
@@ -348,17 +352,31 @@ impl Service<hyper::Request<Incoming>> for Answerer {
             headers: head.headers,
             body,
             peer: site.peer.clone(),
-            exchange: if head.version == Version::HTTP_11 { site.http_11 } else { site.http_10 },
+            exchange,
             params: Params::default(),
             root_len: 0,
         });
-        self.answering(site.stack.answer(request), is_head, content)
+        let answering = self.answering(site.stack.answer(request), is_head, content);
+        Answering { hints, ..answering }
     }
 }
 
 impl Answerer {
     fn answering(&self, reply: Guarded, is_head: bool, content: Option<(Wire, Arc<Unread>)>) -> Answering {
-        Answering { reply, is_head, content, busy: self.busy.clone(), site: self.site.clone() }
+        Answering { reply, is_head, content, hints: None, busy: self.busy.clone(), site: self.site.clone() }
+    }
+
+    /// What a request by this version can have besides its response, and what carries it.
+    fn exchange(&self, version: Version) -> (Exchange, Option<(Wire, Arc<Hints>)>) {
+        let site = &self.site;
+        if version != Version::HTTP_11 {
+            return (site.http_10.clone(), None);
+        }
+        if !site.http_11.supports(Feature::EarlyHints) {
+            return (site.http_11.clone(), None);
+        }
+        let hints = Arc::<Hints>::default();
+        (site.http_11.clone().with_carrier(hints.clone()), Some((self.wire.clone(), hints)))
     }
 }
 
@@ -376,6 +394,8 @@ struct Answering {
     is_head: bool,
     /// If the request came with content: what says whether that is refused, and where it is left unread.
     content: Option<(Wire, Arc<Unread>)>,
+    /// If it may be preceded by hints: where they are, and where they go.
+    hints: Option<(Wire, Arc<Hints>)>,
     busy: Busy,
     site: Rc<Site>,
 }
@@ -388,7 +408,14 @@ impl Future for Answering {
         if let Some(refusal) = self.content.as_ref().and_then(|(wire, _)| wire.find_content_refusal()) {
             self.reply = Guarded::new(refuse(refusal));
         }
-        let mut response = ready!(Pin::new(&mut self.reply).poll(cx));
+        if let Some((_, hints)) = &self.hints {
+            hints.register(cx.waker());
+        }
+        let polled = Pin::new(&mut self.reply).poll(cx);
+        if let Some((wire, hints)) = &self.hints {
+            hints.write(wire, polled.is_ready());
+        }
+        let mut response = ready!(polled);
         conform(&mut response, self.is_head);
         // RFC 9112 §9.6: a response that ends the connection says so.
         let is_last =
@@ -491,18 +518,6 @@ async fn close(end: End, wire: Wire) {
     // With TLS there is something to send, and a client that does not read must not keep the connection.
     let _ = timeout(LINGER, io.shutdown()).await;
     if lingers && !has_ended {
-        let _ = timeout(LINGER, poll_fn(|cx| poll_linger(&mut io, cx))).await;
-    }
-}
-
-/// RFC 9112 §9.6: closing with bytes unread makes TCP reset the connection, and a reset may take from the client the
-/// response that it has not read yet. So the rest is read, for a while.
-fn poll_linger(io: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
-    let mut rest = [MaybeUninit::uninit(); 8 * 1024];
-    loop {
-        let mut rest = ReadBuf::uninit(&mut rest);
-        if ready!(Pin::new(&mut *io).poll_read(cx, &mut rest)).is_err() || rest.filled().is_empty() {
-            return Poll::Ready(());
-        }
+        linger(&mut io).await;
     }
 }

@@ -1,12 +1,17 @@
 //! The table of protocols. A protocol is one file and one row.
 
+mod date;
 mod h1;
+mod h2;
+mod linger;
 mod negotiate;
+mod priority;
 mod strict;
 
 use std::rc::Rc;
 
 pub use h1::H1;
+pub use h2::H2;
 pub use negotiate::Negotiate;
 
 use crate::{conn::Protocol, message::Stream};
@@ -27,7 +32,8 @@ pub enum Looks {
 pub struct Row {
     /// The ALPN protocol id (RFC 7301), as registered with IANA.
     pub alpn: &'static [u8],
-    /// Tells by the first bytes of a connection without ALPN. Rows are asked in order; the last one takes all.
+    /// Tells by the first bytes of a connection without ALPN. Rows are asked in order; the last one
+    /// takes all.
     pub looks: fn(&[u8]) -> Looks,
     /// What speaks it.
     pub protocol: Rc<dyn Protocol<Stream>>,
@@ -35,5 +41,11 @@ pub struct Row {
 
 /// Every protocol HTTPy speaks over a byte stream, most particular first.
 pub fn table() -> Vec<Row> {
-    vec![Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: Rc::new(H1::default()) }]
+    let h1 = Rc::new(H1::default());
+    vec![
+        Row { alpn: b"h2", looks: H2::looks, protocol: Rc::new(H2) },
+        Row { alpn: b"http/1.1", looks: |_| Looks::Like, protocol: h1.clone() },
+        // Clients that offer nothing else are there: `curl --http1.0`.
+        Row { alpn: b"http/1.0", looks: |_| Looks::Unlike, protocol: h1 },
+    ]
 }

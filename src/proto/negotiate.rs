@@ -2,22 +2,37 @@
 //!
 //! Chooses the protocol of a connection: by ALPN where TLS agreed on one, else by its first bytes.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::{
-    io::ReadBuf,
-    time::{sleep, timeout},
+    io::{AsyncRead, ReadBuf},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Looks, Row};
 use crate::{
+    config::Config,
     conn::{Connection, Cx, LocalFuture, Protocol},
     message::Stream,
 };
 
 /// 64 bytes are enough to tell: HTTP/2's preface is 24 (RFC 9113 §3.4).
 const MOST_BYTES: usize = 64;
+
+/// 1 KiB. As much is read at a time: most heads are smaller, and need not be read twice.
+const READ_BYTES: usize = 1024;
+
+/// How TLS begins: with a record of the handshake (RFC 8446 §5.1). Nothing that a row recognises begins with a control character.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The protocol that finds out which protocol.
 pub struct Negotiate {
@@ -46,35 +61,55 @@ impl Protocol<Stream> for Negotiate {
         }
         let rows = self.rows.clone();
         Box::pin(async move {
-            let chosen =
-                timeout(cx.config.head_timeout.max(Duration::from_millis(1)), choose(&rows, &mut connection.io));
-            let row = tokio::select! {
-                chosen = chosen => match chosen { Ok(Some(row)) => row, _ => return },
-                // Nothing was received yet: as an idle connection of any protocol.
-                () = async { cx.signal.started().await; sleep(cx.config.idle_grace).await } => return,
+            let chosen = {
+                // What waiting takes is given back when it is over: connections are many, and live for long.
+                let choosing = Box::pin(choose(&rows, &mut connection.io, &cx.config));
+                let idle_until = Instant::now() + cx.config.idle_grace;
+                let stopped = Box::pin(async { (cx.signal.started().await, sleep_until(idle_until).await) });
+                tokio::select! {
+                    chosen = choosing => chosen,
+                    // Nothing was received yet: as an idle connection of any protocol.
+                    _ = stopped => return,
+                }
             };
-            row.protocol.serve(connection, cx).await;
+            if let Some(row) = chosen {
+                row.protocol.serve(connection, cx).await;
+            }
         })
     }
 }
 
-/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed.
-async fn choose<'r>(rows: &'r [Row], io: &mut Stream) -> Option<&'r Row> {
-    let mut ahead = BytesMut::with_capacity(MOST_BYTES);
+/// Reads until a row recognises the bytes, and gives the bytes back to the stream. None: the client closed, is late, or
+/// speaks TLS where there is none (any more), and could not read an answer.
+async fn choose<'r>(rows: &'r [Row], io: &mut Stream, config: &Config) -> Option<&'r Row> {
+    let mut ahead = BytesMut::new();
+    // As long as the first request may take to begin, and the rest of a head.
+    let mut limit = config.keep_alive_timeout.max(config.head_timeout);
     loop {
-        let mut chunk = [0; MOST_BYTES];
-        let mut buffer = ReadBuf::new(&mut chunk[..MOST_BYTES - ahead.len()]);
-        poll_fn(|cx| tokio::io::AsyncRead::poll_read(Pin::new(&mut *io), cx, &mut buffer)).await.ok()?;
-        if buffer.filled().is_empty() {
+        let before = ahead.len();
+        timeout(limit.max(Duration::from_millis(1)), poll_fn(|cx| read(io, &mut ahead, cx))).await.ok()?.ok()?;
+        if ahead.len() == before {
             return None;
         }
-        ahead.extend_from_slice(buffer.filled());
-        let full = ahead.len() == MOST_BYTES;
-        if let Some(row) = recognise(rows, &ahead, full) {
-            io.unread(Bytes::from(ahead));
+        if ahead.first() == Some(&TLS_HANDSHAKE) {
+            tracing::debug!(kind = "peer", "a client speaks TLS to a port without it");
+            return None;
+        }
+        if let Some(row) = recognise(rows, &ahead, ahead.len() >= MOST_BYTES) {
+            io.unread(ahead.freeze());
             return Some(row);
         }
+        limit = config.head_timeout;
     }
+}
+
+/// Reads some bytes. They pass the stack, so that waiting for them takes no memory.
+fn read(io: &mut Stream, ahead: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+    ahead.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(()))
 }
 
 /// The first row that says "like", provided every row before it said "unlike".

@@ -20,6 +20,8 @@ mod chunks;
 mod head;
 mod target;
 
+pub(super) use target::is_host;
+
 use http::StatusCode;
 
 pub(in crate::proto) use self::{
@@ -52,6 +54,8 @@ decision_table! {
 
     RequestLine => BAD_REQUEST,
         "the request line is not a method, a target and a version, one space apart (RFC 9112 section 3)";
+    /// At the start of a connection there is no answer: who speaks something else could not read it.
+    NotHttp => BAD_REQUEST, "neither the request target nor the version is one of HTTP (RFC 9112 section 3)";
     Method => BAD_REQUEST, "the method is not a token (RFC 9110 section 9.1)";
     Version => BAD_REQUEST, "the version is malformed (RFC 9112 section 2.3)";
     VersionUnsupported => HTTP_VERSION_NOT_SUPPORTED, "the versions here are 1.1 and 1.0 (RFC 9110 section 15.6.6)";

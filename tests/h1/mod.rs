@@ -4,6 +4,7 @@ mod closing;
 mod content;
 mod drain;
 mod heads;
+mod hints;
 mod limits;
 mod messages;
 mod patience;

@@ -115,8 +115,6 @@ fn a_method_is_a_token() {
             " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\tGET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "/ HTTP/1.1\r\nHost: a\r\n\r\n",
-            // The start of a TLS handshake: refused at its first byte.
-            "\u{16}\u{3}\u{1}\u{2}",
         ],
     );
 }
@@ -144,6 +142,23 @@ fn a_version_has_its_form() {
     );
 }
 
+/// RFC 9113 §3.4: a preface that is none is a reason to close. Who speaks something else could not read an answer. Behind a
+/// request it is a client of HTTP that is refused.
+#[test]
+fn what_is_no_http_at_all_is_closed_without_an_answer() {
+    const FOREIGN: &str = "INVALID CONNECTION PREFACE\r\n\r\n";
+    let says = "neither the request target nor the version is one of HTTP (RFC 9112 section 3)";
+    run(async || {
+        let served = serve(describe);
+
+        assert_eq!(served.exchange(FOREIGN).await, "");
+        assert_eq!(exchange_one_by_one(&served, FOREIGN.as_bytes()).await, "");
+        let answers = served.exchange(format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{FOREIGN}")).await;
+        assert!(answers.starts_with("HTTP/1.1 200 OK\r\n") && answers.ends_with(says), "{answers}");
+        assert_eq!(answers.matches("HTTP/1.1 400 Bad Request").count(), 1);
+    });
+}
+
 /// RFC 9110 §15.6.6.
 #[test]
 fn another_major_version_is_505() {
@@ -155,8 +170,8 @@ fn another_major_version_is_505() {
             "GET / HTTP/0.9\r\nHost: a\r\n\r\n",
             "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
             "GET / HTTP/9.9\r\nHost: a\r\n\r\n",
-            // RFC 9113 §3.4
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            // RFC 9113 §3.4: not what HTTP/2 begins with.
+            "PRI * HTTP/2.0\r\nHost: a\r\n\r\n",
         ],
     );
 }

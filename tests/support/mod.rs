@@ -1,5 +1,6 @@
 //! A server over memory and a client that speaks raw bytes.
 
+mod h2_client;
 mod log;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use h2_client::*;
 use http::StatusCode;
 use http_body::Frame;
 use httpy::{
@@ -20,11 +22,12 @@ use httpy::{
     conn::{Connection, Incoming, Listener, LocalFuture},
     listen::{MemoryConnector, memory},
     message::{Parts, Peer, Stream, text},
+    metrics::Counted,
     server::{Queued, Server},
 };
 pub(crate) use log::log;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     runtime::{Builder, LocalOptions},
     sync::{mpsc, oneshot},
 };
@@ -68,6 +71,18 @@ impl Served {
         Client::over(self.connector.connect().expect("a connection"))
     }
 
+    /// Opens a connection that speaks HTTP/2, with the client's settings told and both sides' agreed to.
+    pub(crate) async fn connect_h2(&self, settings: &[(u16, u32)]) -> H2Client {
+        let mut client = H2Client::new(self.connect().io);
+        client.send(PREFACE).await;
+        client.settings(settings).await;
+        let first = [client.next().await, client.next().await, client.next().await];
+        assert!(first[0].starts_with("SETTINGS:"), "{first:?}");
+        assert_eq!(first[1..], ["SETTINGS ACK", "WINDOW_UPDATE 0 +983041"]);
+        client.frame(SETTINGS, ACK, 0, b"").await;
+        client
+    }
+
     /// Opens a connection from an address.
     pub(crate) fn connect_from(&self, client: &str) -> Client {
         let client = Some(SocketAddr::new(client.parse().expect("an address"), 4711));
@@ -87,6 +102,11 @@ impl Served {
         self.connector.clone()
     }
 
+    /// How often the server has counted something.
+    pub(crate) fn counted(&self, what: Counted) -> u64 {
+        self.server.metrics().get(what)
+    }
+
     /// Stops the server.
     pub(crate) async fn stop(self, grace: Duration) -> usize {
         self.server.stop(grace, Queued::Served).await
@@ -94,13 +114,13 @@ impl Served {
 }
 
 /// A client's end of a connection.
-pub(crate) struct Client {
-    pub(crate) io: DuplexStream,
+pub(crate) struct Client<IO = DuplexStream> {
+    pub(crate) io: IO,
     ahead: Vec<u8>,
 }
 
-impl Client {
-    pub(crate) fn over(io: DuplexStream) -> Self {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
+    pub(crate) fn over(io: IO) -> Self {
         Self { io, ahead: Vec::new() }
     }
 
@@ -195,7 +215,8 @@ fn take(bytes: &mut Vec<u8>, n: usize) -> String {
 /// RFC 9110 §6.6.1: every response here has a Date, and its value is nothing to compare.
 fn without_date(responses: &str) -> String {
     let is_date = |line: &&str| line.starts_with("date: ");
-    let finals = responses.matches("HTTP/1.").count() - responses.matches(" 100 Continue").count();
+    let interim = responses.matches(" 100 Continue").count() + responses.matches(" 103 Early Hints").count();
+    let finals = responses.matches("HTTP/1.").count() - interim;
     assert_eq!(responses.split("\r\n").filter(is_date).count(), finals, "one Date each: {responses}");
     responses.split("\r\n").filter(|line| !is_date(line)).collect::<Vec<_>>().join("\r\n")
 }

@@ -201,6 +201,11 @@ impl Intake {
         self.refused.is_some()
     }
 
+    /// Whether the connection began as none of HTTP/1.x does. RFC 9113 §3.4: a preface that is none is a reason to close.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.heads == 1 && matches!(self.refused, Some(Refused::Head { refusal: Refusal::NotHttp, .. }))
+    }
+
     /// Whether a head has begun and not ended.
     pub(super) fn is_within_head(&self) -> bool {
         !self.part.is_empty()

@@ -105,6 +105,9 @@ impl Wire {
     pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         let state = &mut *self.0.borrow_mut();
         loop {
+            if state.intake.is_foreign() {
+                return Poll::Ready(Ok(Arrival::End));
+            }
             if state.intake.is_ready() {
                 return Poll::Ready(Ok(Arrival::Request));
             }
@@ -135,6 +138,17 @@ impl Wire {
         let mut state = self.0.borrow_mut();
         state.parsed += 1;
         state.intake.find_refusal(state.parsed)
+    }
+
+    /// Writes bytes between two messages of hyper's. False: it is within one, which the stream does not take.
+    pub(super) fn put_between(&self, bytes: &[u8]) -> bool {
+        let mut state = self.0.borrow_mut();
+        if state.is_full {
+            return false;
+        }
+        state.unflushed = true;
+        state.gathered.extend_from_slice(bytes);
+        true
     }
 
     /// Why the content of the present request is refused, if it is.

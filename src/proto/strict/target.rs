@@ -32,7 +32,10 @@ pub(super) fn examine(line: &[u8], method: usize) -> Result<Minor, Refusal> {
     let method = &line[..method];
     let (target, version) = target.split_at(target_len(target)?);
     let minor = match version {
-        [b' ', version @ ..] => examine_version(version)?,
+        [b' ', version @ ..] => examine_version(version).map_err(|refusal| match refusal {
+            Refusal::Version if examine_form(method, target).is_err() => Refusal::NotHttp,
+            refusal => refusal,
+        })?,
         // HTTP/0.9 had no version (RFC 1945 §4.1).
         [] | [b'\t', ..] => return Err(Refusal::RequestLine),
         [b'#', ..] => return Err(Refusal::TargetFragment),
@@ -128,7 +131,7 @@ pub(super) fn examine_host(value: &[u8]) -> Result<(), Refusal> {
 }
 
 /// RFC 9110 §7.2: `uri-host [ ":" port ]`, the host not empty. RFC 3986 §3.2.2: an address in brackets or a name.
-fn is_host(value: &[u8]) -> bool {
+pub(in crate::proto) fn is_host(value: &[u8]) -> bool {
     let port = match value {
         [b'[', rest @ ..] => {
             let Some(end) = memchr(b']', rest) else { return false };

@@ -65,6 +65,10 @@ impl AsyncRead for Stream {
             let n = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..n]);
             self.ahead.advance(n);
+            if self.ahead.is_empty() {
+                // Empty, it would still hold its memory.
+                self.ahead = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut *self.io).poll_read(cx, buf)

@@ -109,6 +109,7 @@ impl Protocol<Stream> for H2 {
             let handshake = builder(&config).handshake(wire.clone());
             let idle_until = Instant::now() + config.idle_grace;
             let shaken = tokio::select! {
+                biased;
                 shaken = timeout(config.head_timeout, handshake) => shaken,
                 // Nothing was asked yet: as an idle connection of any protocol.
                 _ = async { (signal.started().await, sleep_until(idle_until).await) } => return,

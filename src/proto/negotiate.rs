@@ -60,20 +60,23 @@ impl Protocol<Stream> for Negotiate {
             return only.protocol.serve(connection, cx);
         }
         let rows = self.rows.clone();
-        Box::pin(async move {
-            let chosen = {
-                // What waiting takes is given back when it is over: connections are many, and live for long.
-                let choosing = Box::pin(choose(&rows, &mut connection.io, &cx.config));
-                let idle_until = Instant::now() + cx.config.idle_grace;
-                let stopped = Box::pin(async { (cx.signal.started().await, sleep_until(idle_until).await) });
-                tokio::select! {
-                    chosen = choosing => chosen,
-                    // Nothing was received yet: as an idle connection of any protocol.
-                    _ = stopped => return,
-                }
+        // What waiting takes is given back when it is over: connections are many, and live for long. So it is a box in
+        // a box that holds nothing else.
+        let choosing = Box::pin(async move {
+            let idle_until = Instant::now() + cx.config.idle_grace;
+            let chosen = tokio::select! {
+                // What has come before the stop is answered.
+                biased;
+                chosen = choose(&rows, &mut connection.io, &cx.config) => chosen?,
+                // Nothing was received yet: as an idle connection of any protocol.
+                _ = async { (cx.signal.started().await, sleep_until(idle_until).await) } => return None,
             };
-            if let Some(row) = chosen {
-                row.protocol.serve(connection, cx).await;
+            Some(chosen.protocol.serve(connection, cx))
+        });
+        Box::pin(async move {
+            let serving = choosing.await;
+            if let Some(serving) = serving {
+                serving.await;
             }
         })
     }

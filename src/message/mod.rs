@@ -15,5 +15,5 @@ pub use params::Params;
 pub use request::{Parts, Peer, Request, accepts_trailers};
 pub use response::{Response, refusal, text};
 pub use stream::{ByteStream, Stream};
-pub use switch::{Switch, Tunnel};
+pub use switch::{BothWays, Switch, Tunnel};
 pub use tls::TlsSession;

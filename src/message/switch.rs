@@ -8,12 +8,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{ByteStream, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Response;
+
+/// What a carrier has left of an exchange. As [`ByteStream`](super::ByteStream), but it stays on the carrier's thread.
+pub trait BothWays: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> BothWays for T {}
 
 /// Speaks over a byte stream to its end.
 pub trait Tunnel: Send {
     /// Runs. Ready: it has ended, everything is flushed, and the carrier closes the stream.
-    fn poll(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<()>;
 
     /// The server stops: come to an end soon. A poll follows.
     fn stop(&mut self);

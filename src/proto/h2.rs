@@ -15,6 +15,7 @@ mod frames;
 mod head;
 mod patience;
 mod side;
+mod tunnel;
 mod turns;
 mod wire;
 
@@ -43,7 +44,7 @@ use self::{
     calm::Allowances,
     content::Content,
     frames::{Offence, PREFACE},
-    head::{Heads, Refusal},
+    head::{Heads, Refusal, WEBSOCKET},
     patience::{Late, Patience, Waiting},
     side::{Link, Pushed, Side},
     turns::Turns,
@@ -75,6 +76,7 @@ const FEATURES: Features = Features::NONE
     .with(Feature::Multiplexing)
     .with(Feature::EarlyHints)
     .with(Feature::Trailers)
+    .with(Feature::WebSocket)
     .with(Feature::Priority);
 
 /// HTTP/2.
@@ -213,6 +215,7 @@ impl Serving {
     fn finish(&mut self) {
         self.is_finishing = true;
         self.h2.graceful_shutdown();
+        self.streams.iter_mut().for_each(Answering::stop);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -315,9 +318,14 @@ impl Serving {
             write_timeout: site.config.write_timeout,
         };
         let asked_priority = Said::in_fields(&head.headers);
+        let is_connect = head.method == Method::CONNECT;
+        let mut tunnel = None;
         let reply = match site.heads.conform(&mut head) {
             Ok(()) => {
-                let body = if !asked.has_content {
+                let body = if is_connect {
+                    tunnel = Some(incoming);
+                    Body::Empty
+                } else if !asked.has_content {
                     Body::Empty
                 } else {
                     let awaits_continue = head.headers.contains_key(header::EXPECT);
@@ -325,7 +333,10 @@ impl Serving {
                     Body::stream(Content::new(incoming, declared, awaits_continue, side.clone(), &site.config))
                 };
                 let features = if has_pushes { site.features.with(Feature::Push) } else { site.features };
-                let exchange = Exchange::carried(features, side.clone());
+                let mut exchange = Exchange::carried(features, side.clone());
+                if is_connect {
+                    exchange = exchange.with_protocol(WEBSOCKET);
+                }
                 site.stack.answer(site.request(head.method, head.uri, head.headers, body, exchange))
             }
             Err(Refusal::Malformed(why)) => {
@@ -341,7 +352,7 @@ impl Serving {
             }
         };
         let ticket = site.turns.ticket(stream, asked_priority);
-        self.run(Answering::new(asked, Channel::Asked(side), ticket, reply), cx);
+        self.run(Answering::new(asked, Channel::Asked(side), ticket, reply).tunnelling(tunnel), cx);
     }
 
     /// Answers a request that was promised.

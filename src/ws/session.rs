@@ -21,7 +21,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -39,7 +38,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    message::{ByteStream, Tunnel},
+    message::{BothWays, Tunnel},
 };
 
 /// 4 KiB, on the stack: what is read at once, unless a long message has begun.
@@ -134,7 +133,7 @@ impl Session {
     }
 
     /// Reads until nothing comes, and hands over what came. Ready: there is more, or an end.
-    fn poll_read(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state == State::Ending || (self.state == State::Open && self.shared.is_full()) {
             return Poll::Pending;
         }
@@ -148,7 +147,7 @@ impl Session {
     #[inline(never)]
     fn poll_read_chunk<const SIZE: usize>(
         &mut self,
-        io: &mut dyn ByteStream,
+        io: &mut dyn BothWays,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let mut chunk = [MaybeUninit::uninit(); SIZE];
@@ -233,7 +232,7 @@ impl Session {
     }
 
     /// Writes all there is to write. Pending: the client takes no more for now.
-    fn poll_write(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.current.is_empty() {
                 self.is_unflushed = true;
@@ -310,7 +309,7 @@ impl Session {
     }
 
     /// Reads and writes until there is nothing to do. Ready: it has ended.
-    fn poll_through(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_through(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..MAX_READS_AT_A_TIME {
             let has_read = self.poll_read(io, cx)?.is_ready();
             let has_written = self.poll_write(io, cx)?.is_ready();
@@ -329,7 +328,7 @@ impl Session {
 }
 
 impl Tunnel for Session {
-    fn poll(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.attend(cx);
         if take(&mut self.is_stopping) {
             self.shared.close(Close::new(Close::GOING_AWAY, "the server stops"));
@@ -415,7 +414,10 @@ impl Clock {
                     if matches!(late, Late::Ping) {
                         self.is_pinged = true;
                         self.ping_due = now.checked_add(config.ws_ping_timeout);
-                        self.reset(now + Duration::from_millis(1));
+                        if let Some((due, _)) = self.first() {
+                            self.reset(due);
+                            let _ = self.poll_timer(cx);
+                        }
                     }
                     return Poll::Ready(late);
                 }

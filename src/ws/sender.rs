@@ -85,6 +85,11 @@ impl Sender {
         self.0.ended()
     }
 
+    /// Waits for the end. One waits at a time.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_ended(cx)
+    }
+
     /// Whether nothing more can be sent.
     pub fn is_closed(&self) -> bool {
         self.0.is_closing()

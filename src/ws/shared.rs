@@ -54,8 +54,9 @@ struct State {
     close: Option<Close>,
     /// Whether nothing more may be sent: the application or the peer has closed, or the connection has ended.
     is_closing: bool,
-    /// How it ended.
+    /// How it ended, and who waits for that.
     end: Option<Close>,
+    mourner: Option<Waker>,
     /// Whether the application takes no more messages.
     is_deaf: bool,
     /// The connection's task, and whether it need not be woken: it runs, or was woken and has not looked since.
@@ -144,6 +145,18 @@ impl Shared {
 
     pub(super) fn ended(&self) -> Option<Close> {
         self.lock().end.clone()
+    }
+
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return Poll::Ready(());
+        }
+        match &mut state.mourner {
+            Some(known) => known.clone_from(cx.waker()),
+            None => state.mourner = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -282,12 +295,10 @@ impl Shared {
         self.stop_sending();
         let mut state = self.lock();
         state.end.get_or_insert(close);
-        let reader = state.reader.take();
+        let waiting = [state.reader.take(), state.mourner.take()];
         state.task = None;
         drop(state);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        wake_all(waiting.into_iter().flatten());
     }
 }
 

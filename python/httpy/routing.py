@@ -344,7 +344,9 @@ def _origins(origins: Optional[Iterable[str]], pattern: str) -> Optional[tuple[s
         return None
     found = (origins,) if isinstance(origins, str) else tuple(origins)
     for origin in found:
-        if origin not in ("same", "*", "null") and not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#@]+/?", origin):
+        if origin not in ("same", "*", "null") and not re.fullmatch(
+            r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#@]+/?", origin
+        ):
             raise RouteError(
                 f"route {pattern}: an origin is a scheme and a host such as https://example.com, "
                 f"or 'same', found {origin!r}"

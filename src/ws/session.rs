@@ -184,10 +184,7 @@ impl Session {
                 self.put_control(Opcode::Pong, &data);
             }
             Arrived::Close(close) => {
-                if self.state == State::Open {
-                    self.put_close(&close);
-                }
-                self.state = State::Ending;
+                self.answer(&close);
                 self.end(close);
             }
             Arrived::Message(_) | Arrived::Ping(_) | Arrived::Pong => {}
@@ -198,16 +195,25 @@ impl Session {
     fn fail(&mut self, fault: Fault) {
         tracing::debug!(kind = "peer", code = fault.code, says = fault.says, "a WebSocket was closed");
         let close = Close::new(fault.code, fault.says);
+        self.answer(&close);
+        self.end(close);
+    }
+
+    /// Says the last that is to be said: what waits to be sent, and a close if there was none. RFC 6455 §5.5.1 lets a close wait
+    /// for what is under way; so what the application has answered to before it learned of the end is not lost.
+    fn answer(&mut self, close: &Close) {
         if self.state == State::Open {
-            self.put_close(&close);
+            for message in self.shared.take_rest() {
+                let frame = self.encode(message);
+                self.control.extend_from_slice(&frame);
+            }
+            self.put_close(close);
         }
         self.state = State::Ending;
-        self.end(close);
     }
 
     fn end(&mut self, close: Close) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.next = Bytes::new();
             self.shared.end(close);
         }
     }

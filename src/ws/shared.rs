@@ -277,6 +277,14 @@ impl Shared {
         }
     }
 
+    /// Nothing more is to be sent than what waits, which is returned.
+    pub(super) fn take_rest(&self) -> VecDeque<Prepared> {
+        let mut state = self.lock();
+        state.is_closing = true;
+        state.outgoing_size = 0;
+        take(&mut state.outgoing)
+    }
+
     /// Nothing is sent any more: the peer has closed, or the connection is about to.
     pub(super) fn stop_sending(&self) {
         let mut state = self.lock();

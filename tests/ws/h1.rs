@@ -183,6 +183,30 @@ fn says_what_a_client_did_wrong_and_closes() {
     });
 }
 
+/// RFC 6455 §5.5.1: what was answered before the mistake was found is not lost, also if all of it came together.
+#[test]
+fn what_was_sent_before_the_end_arrives_before_the_close() {
+    run(async || {
+        for last in [frame(FIN | 3, b""), close(1000, "")] {
+            let served = serve(accepting(Config::default(), Policy::Wait, async |socket: Socket| {
+                socket.send(&Prepared::text("one")).await.expect("open");
+                socket.send(&Prepared::text("two")).await.expect("open");
+                let _ = socket.receive().await;
+            }));
+            let mut client = served.connect();
+            client.send(HANDSHAKE).await;
+            client.read_until(b"\r\n\r\n").await;
+            let mut client = WsClient::over(client);
+
+            client.send(&last).await;
+
+            assert_eq!(client.next().await, "text one");
+            assert_eq!(client.next().await, "text two");
+            assert!(client.next().await.starts_with("close "));
+        }
+    });
+}
+
 /// Everything that came before the end is received, and then how it ended.
 #[test]
 fn the_application_learns_how_it_ended() {

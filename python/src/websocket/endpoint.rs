@@ -183,7 +183,7 @@ impl Handler for SocketRoute {
             opening: std::sync::Mutex::new(Some((opening, answer))),
             open: std::sync::OnceLock::new(),
             chosen: std::sync::OnceLock::new(),
-            waiter: Arc::default(),
+            waiter: std::sync::OnceLock::new(),
         });
         let visit = Through { route: route.clone(), inner: inner.clone(), request: Some(request), is_over: false };
         let handler = driver::run(route.kind, visit);

@@ -51,7 +51,8 @@ struct Inner {
     opening: Mutex<Option<(Opening, oneshot::Sender<Response>)>>,
     open: OnceLock<Open>,
     chosen: OnceLock<String>,
-    waiter: Arc<Waiter>,
+    /// What steps the task that waits for messages; none before one had to wait.
+    waiter: OnceLock<Arc<Waiter>>,
 }
 
 /// Both ends of one that was accepted.

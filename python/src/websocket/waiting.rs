@@ -1,8 +1,8 @@
 //! Waiting for a WebSocket: what handlers await, or block for.
 //!
 //! Rules:
-//! 1. What a handler awaits looks like a future to its task, and is none: when the connection's task has news, it steps the
-//!    handler's task right there, with no callback through the loop. A message costs neither a future nor a turn of the loop.
+//! 1. What a handler's task waits for looks like a future to it, and is none: when the connection's task has news, it steps
+//!    the handler's task right there, with no callback through the loop. A message costs neither a future nor a turn of it.
 //! 2. That is right because the core wakes applications only from the connection's task, which runs below `select`, where no
 //!    task of the loop's is current. With the thread driver it is a job on the loop's thread, where none is either.
 //! 3. News are only told, never handed over: what was waited for stays where it is until the task takes it, so that nothing is
@@ -11,7 +11,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
@@ -20,47 +20,40 @@ use std::{
 
 use httpy::ws::Prepared;
 use pyo3::{
+    PyTraverseError, PyVisit,
     exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration},
     intern,
     prelude::*,
+    types::PyDict,
 };
 
 use super::{Form, Inner};
 use crate::{
-    driver::{self, Entered, EventLoop, Seat, ends_loop, pass_on},
+    driver::{self, Entered, Home, Seat, ends_loop, pass_on},
     plan::call_one,
 };
 
 /// What steps a task that waits.
-#[derive(Default)]
 pub(super) struct Waiter {
-    waiting: Mutex<Option<Waiting>>,
-}
-
-struct Waiting {
-    /// What it waits for, and what its task has given that.
-    wait: Py<Wait>,
-    callback: Py<PyAny>,
-    context: Py<PyAny>,
+    news: Py<News>,
 }
 
 impl Waiter {
-    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_awaited(&self) -> bool {
-        self.lock().is_some()
-    }
-
-    fn take(&self) -> Option<Waiting> {
-        self.lock().take()
+    pub(super) fn new(py: Python<'_>, home: &Arc<Home>) -> PyResult<Arc<Self>> {
+        let news = News {
+            home: home.clone(),
+            awaited_by: Mutex::default(),
+            is_blocking: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
+        };
+        Ok(Arc::new(Self { news: Py::new(py, news)? }))
     }
 
     /// Steps the task that waits, if one does. The loop's thread, with no task current.
     fn step(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) {
-        let Some(Waiting { wait, callback, context }) = self.take() else { return };
-        let stepped = Entered::new(context.bind(py).clone()).and_then(|_entered| call_one(&callback, wait.bind(py)));
+        let Some(AwaitedBy { callback, context }) = self.news.get().take() else { return };
+        let stepped =
+            Entered::new(context.bind(py).clone()).and_then(|_entered| call_one(&callback, self.news.bind(py)));
         match stepped {
             Ok(_) => {}
             Err(error) if ends_loop(py, &error) => pass_on(py, event_loop, &error),
@@ -72,48 +65,123 @@ impl Waiter {
 impl Wake for Waiter {
     fn wake(self: Arc<Self>) {
         match driver::seat() {
-            Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(Python::attach(|_| self.take())),
+            Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(self.news.get().take()),
             Some(Seat::Here(event_loop)) => {
                 driver::pause();
                 Python::attach(|py| {
+                    // In somebody's first step a task is current: then it is not the connection's task that wakes.
                     if event_loop.is_stepping() {
-                        // Somebody's first step: not the connection's task, whatever it is.
-                        self.step_soon(py, &event_loop);
+                        News::step_soon(self.news.bind(py));
                     } else {
                         self.step(py, event_loop.object(py));
                     }
                     event_loop.after_python(py);
+                    // Not later, when nobody may be attached.
+                    drop(self);
                 });
             }
             Some(Seat::There(there)) => {
                 there.tell(Box::new(move |py, event_loop| self.step(py, event_loop.object(py))));
             }
             // The runtime is gone, and with it the loop.
-            None => drop(Python::try_attach(|_| self.take())),
+            None => drop(self.news.get().take()),
         }
     }
 }
 
-impl Waiter {
-    fn step_soon(&self, py: Python<'_>, event_loop: &EventLoop) {
-        if let Some(Waiting { wait, callback, context }) = self.take()
-            && let Err(error) = call_soon(event_loop.object(py), callback.bind(py), &wait, &context)
-        {
+/// The part of a future that `Task.__step` and `Task.__wakeup` use. Nobody else ever sees it.
+#[pyclass(frozen, module = "httpy._httpy", name = "_SocketNews")]
+pub(super) struct News {
+    home: Arc<Home>,
+    awaited_by: Mutex<Option<AwaitedBy>>,
+    /// Whether the task has yet to see that it is to wait.
+    is_blocking: AtomicBool,
+    is_cancelled: AtomicBool,
+}
+
+/// What wakes a task, and in which context.
+struct AwaitedBy {
+    callback: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+impl News {
+    fn lock(&self) -> MutexGuard<'_, Option<AwaitedBy>> {
+        self.awaited_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<AwaitedBy> {
+        self.lock().take()
+    }
+
+    /// Has the loop wake the task. Returns whether one waits.
+    fn step_soon(slf: &Bound<'_, Self>) -> bool {
+        let py = slf.py();
+        let Some(AwaitedBy { callback, context }) = slf.get().take() else { return false };
+        let keywords = PyDict::new(py);
+        let called = keywords.set_item(intern!(py, "context"), context).and_then(|()| {
+            let event_loop = slf.get().home.event_loop.bind(py);
+            event_loop.call_method(intern!(py, "call_soon"), (&callback, slf), Some(&keywords))
+        });
+        if let Err(error) = called {
             error.write_unraisable(py, Some(callback.bind(py)));
         }
+        true
     }
 }
 
-fn call_soon(
-    event_loop: &Bound<'_, PyAny>,
-    callback: &Bound<'_, PyAny>,
-    wait: &Py<Wait>,
-    context: &Py<PyAny>,
-) -> PyResult<()> {
-    let py = event_loop.py();
-    let keywords = pyo3::types::PyDict::new(py);
-    keywords.set_item(intern!(py, "context"), context)?;
-    event_loop.call_method(intern!(py, "call_soon"), (callback, wait), Some(&keywords)).map(drop)
+#[pymethods]
+impl News {
+    #[getter(_asyncio_future_blocking)]
+    fn is_blocking(&self) -> bool {
+        self.is_blocking.load(Relaxed)
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, value: bool) {
+        self.is_blocking.store(value, Relaxed);
+    }
+
+    fn get_loop<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.home.event_loop.bind(py).clone()
+    }
+
+    #[pyo3(signature = (callback, *, context))]
+    fn add_done_callback(&self, callback: Py<PyAny>, context: Py<PyAny>) {
+        let last = self.lock().replace(AwaitedBy { callback, context });
+        drop(last);
+    }
+
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_cancelled.swap(false, Relaxed) {
+            let cancelled = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "CancelledError"))?;
+            return Err(PyErr::from_value(cancelled.call0()?));
+        }
+        Ok(())
+    }
+
+    /// Has the task stop waiting.
+    #[pyo3(signature = (msg=None))]
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<&Bound<'_, PyAny>>) -> bool {
+        let _ = msg;
+        let is_awaited = Self::step_soon(slf);
+        slf.get().is_cancelled.store(is_awaited, Relaxed);
+        is_awaited
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(awaited_by) = self.awaited_by.try_lock()
+            && let Some(AwaitedBy { callback, context }) = &*awaited_by
+        {
+            visit.call(callback)?;
+            visit.call(context)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        drop(self.take());
+    }
 }
 
 /// What is waited for.
@@ -124,24 +192,27 @@ pub(super) enum What {
     Room(Prepared),
 }
 
-/// An awaitable of a WebSocket's.
+/// An awaitable of a WebSocket's: what a coroutine is to a task.
 #[pyclass(frozen, module = "httpy._httpy", name = "_SocketWait")]
 pub(super) struct Wait {
     inner: Arc<Inner>,
     what: What,
-    waiter: Arc<Waiter>,
-    /// Whether the task has yet to see that it is to wait.
-    is_blocking: AtomicBool,
-    is_cancelled: AtomicBool,
+    /// None before it had to wait.
+    waiter: OnceLock<Arc<Waiter>>,
 }
 
 impl Wait {
     pub(super) fn new(inner: Arc<Inner>, what: What) -> Self {
-        let waiter = match what {
-            What::Message(_) => inner.waiter.clone(),
-            What::Room(_) => Arc::default(),
-        };
-        Self { inner, what, waiter, is_blocking: AtomicBool::new(false), is_cancelled: AtomicBool::new(false) }
+        Self { inner, what, waiter: OnceLock::new() }
+    }
+
+    /// What steps its task. Those who wait for messages share one, as one waits at a time.
+    fn waiter(&self, py: Python<'_>) -> PyResult<&Arc<Waiter>> {
+        let make = || Waiter::new(py, &self.inner.home);
+        match &self.what {
+            What::Message(_) => get_or_try_init(&self.inner.waiter, make),
+            What::Room(_) => get_or_try_init(&self.waiter, make),
+        }
     }
 
     /// Looks for what is waited for. None: it is not there yet, and the waker will say when it is.
@@ -191,7 +262,13 @@ impl Wake for Parked {
     }
 }
 
-/// What a coroutine is to a task, and what a future is.
+fn get_or_try_init<T>(place: &OnceLock<T>, make: impl FnOnce() -> PyResult<T>) -> PyResult<&T> {
+    if place.get().is_none() {
+        let _ = place.set(make()?);
+    }
+    place.get().ok_or_else(|| PyRuntimeError::new_err("a value that was set is gone"))
+}
+
 #[pymethods]
 impl Wait {
     fn __await__(slf: Py<Self>) -> Py<Self> {
@@ -202,18 +279,20 @@ impl Wait {
         slf
     }
 
-    /// One step of awaiting: ends with what is waited for, or yields itself until there is news.
+    /// One step of awaiting: ends with what is waited for, or yields what brings news of it.
     fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
-        if matches!(this.what, What::Message(_)) && this.waiter.is_awaited() {
+        let waiter = this.waiter(py)?;
+        let news = waiter.news.get();
+        if news.lock().is_some() {
             return Err(PyRuntimeError::new_err("another task waits for the next message of this WebSocket"));
         }
-        let waker = Waker::from(this.waiter.clone());
+        let waker = Waker::from(waiter.clone());
         match this.poll(py, &mut Context::from_waker(&waker))? {
             Some(found) => Err(PyStopIteration::new_err((found.unbind(),))),
             None => {
-                this.is_blocking.store(true, Relaxed);
-                Ok(slf.clone().into_any())
+                news.is_blocking.store(true, Relaxed);
+                Ok(waiter.news.bind(py).clone().into_any())
             }
         }
     }
@@ -233,49 +312,6 @@ impl Wait {
     }
 
     fn close(&self) {}
-
-    #[getter(_asyncio_future_blocking)]
-    fn is_blocking(&self) -> bool {
-        self.is_blocking.load(Relaxed)
-    }
-
-    #[setter(_asyncio_future_blocking)]
-    fn set_blocking(&self, value: bool) {
-        self.is_blocking.store(value, Relaxed);
-    }
-
-    fn get_loop<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        self.inner.home.event_loop.bind(py).clone()
-    }
-
-    #[pyo3(signature = (callback, *, context))]
-    fn add_done_callback(slf: Py<Self>, callback: Py<PyAny>, context: Py<PyAny>) {
-        let waiter = slf.get().waiter.clone();
-        let last = waiter.lock().replace(Waiting { wait: slf, callback, context });
-        drop(last);
-    }
-
-    fn result(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_cancelled.swap(false, Relaxed) {
-            let cancelled = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "CancelledError"))?;
-            return Err(PyErr::from_value(cancelled.call0()?));
-        }
-        Ok(())
-    }
-
-    /// Has the task stop waiting.
-    #[pyo3(signature = (msg=None))]
-    fn cancel(&self, py: Python<'_>, msg: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        let _ = msg;
-        let Some(Waiting { wait, callback, context }) = self.waiter.take() else { return Ok(false) };
-        self.is_cancelled.store(true, Relaxed);
-        call_soon(self.inner.home.event_loop.bind(py), callback.bind(py), &wait, &context)?;
-        Ok(true)
-    }
-
-    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.inner.home.event_loop)
-    }
 }
 
 /// What is awaited where there is nothing to wait for.

@@ -3,9 +3,9 @@
     conformance.py [h2] [SECTION ...]       h2spec, over cleartext (make conformance)
     conformance.py ws [--tls] [CASE ...]    Autobahn's fuzzing client (make conformance-ws), a quarter of an hour
 
-h2spec is $H2SPEC, or on the PATH, or is built by `go`. Autobahn's wstest is $WSTEST, or on the PATH, or is installed for a
-Python 2.7, which it never left: $PYTHON27, one of pyenv's, or on the PATH. Both go into $CONFORMANCE_HOME (default:
-.conformance), and Autobahn's report too.
+h2spec is $H2SPEC, or on the PATH, or is built by `go`. Autobahn's wstest is $WSTEST, or on the PATH, or is installed
+for a Python 2.7, which it never left: $PYTHON27, one of pyenv's, or on the PATH. Both go into $CONFORMANCE_HOME
+(default: .conformance), and Autobahn's report too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 
 # The last versions for Python 2.7, in the order in which they can be built.
 WSTEST = (
-    ["setuptools==44.0.0", "wheel==0.36.2", "incremental==16.10.1", "pyOpenSSL==19.1.0", "cryptography==3.3.2"],
+    [
+        "setuptools==44.0.0",
+        "wheel==0.36.2",
+        "incremental==16.10.1",
+        "pyOpenSSL==19.1.0",
+        "cryptography==3.3.2",
+    ],
     ["Twisted==19.10.0", "zope.interface==4.6.0"],
     [
         "txaio==2.1.0",
@@ -143,7 +149,9 @@ def find_wstest() -> str:
     of_pyenv = [str(path) for root in roots for path in sorted(root.glob("versions/2.7*/bin/python2.7"))]
     python = os.environ.get("PYTHON27") or next(iter(of_pyenv), None) or shutil.which("python2.7")
     if python is None:
-        sys.exit("conformance: neither wstest nor a Python 2.7 is there (pyenv install 2.7.18, or set WSTEST)")
+        sys.exit(
+            "conformance: neither wstest nor a Python 2.7 is there (pyenv install 2.7.18, or set WSTEST)"
+        )
     tools = HOME / "venvtool"
     venv.create(tools, with_pip=True)
     subprocess.run([tools / "bin" / "pip", "install", "-q", "virtualenv<20.22"], check=True)
@@ -190,7 +198,9 @@ def ws(arguments: list[str]) -> int:
         bad = outcome - GOOD
         counts[case.split(".")[0]][min(bad) if bad else results[case]["behavior"]] += 1
         if bad:
-            print(f"case {case}: {results[case]['behavior']}, and at the close {results[case]['behaviorClose']}")
+            print(
+                f"case {case}: {results[case]['behavior']}, and at the close {results[case]['behaviorClose']}"
+            )
     for section, found in counts.items():
         print(f"section {section:>2}: {dict(found)}")
     total = sum(sum(found.values()) for found in counts.values())

@@ -1,4 +1,4 @@
-"""WebSockets through a real server: handlers, and other people's clients. The protocol itself is tested in Rust, `tests/ws/`."""
+"""WebSockets through a real server: handlers, other people's clients. The protocol is tested in Rust, `tests/ws/`."""
 
 from __future__ import annotations
 
@@ -185,8 +185,19 @@ def test_a_handler_takes_what_any_handler_does() -> None:
     async def room(room: str, seat: int, ws: WebSocket, request: Request, name: str = "nobody") -> None:
         await ws.accept()
         await ws.send_json(
-            [room, seat, name, ws.path_params, ws.url, ws.headers["host"], request.http_version]
-            + [dict(ws.query), ws.client[0] if ws.client else None, ws.cookies, ws.request is request]
+            [
+                room,
+                seat,
+                name,
+                ws.path_params,
+                ws.url,
+                ws.headers["host"],
+                request.http_version,
+                dict(ws.query),
+                ws.client[0] if ws.client else None,
+                ws.cookies,
+                ws.request is request,
+            ]
         )
 
     app.include(rooms, prefix="/api")
@@ -257,7 +268,17 @@ def test_a_rejection_is_any_response() -> None:
 
     async def client(server: Server) -> dict[str, tuple[int, bytes]]:
         seen = {}
-        for path in ["reject", "later", "raise", "return", "value", "bug", "blocking", "needs?token=x", "other"]:
+        for path in [
+            "reject",
+            "later",
+            "raise",
+            "return",
+            "value",
+            "bug",
+            "blocking",
+            "needs?token=x",
+            "other",
+        ]:
             with pytest.raises(InvalidStatus) as error:
                 await websockets.connect(url(server, f"/{path}"))
             seen[path] = (error.value.response.status_code, bytes(error.value.response.body or b""))
@@ -604,12 +625,6 @@ def test_another_task_may_send_and_close() -> None:
         await ticking
         assert seen == ["a"]
 
-    async def client(server: Server) -> None:
-        async with connected(server, "/ws") as connection:
-            await connection.send("a")
-            assert [message async for message in connection] == []
-        return None
-
     async def reads(server: Server) -> None:
         connection = await websockets.connect(url(server, "/ws"))
         await connection.send("a")
@@ -739,14 +754,13 @@ def test_a_client_that_reads_slowly(policy: Any) -> None:
             blocked.set()
             told.set()
 
-    with Server(app, port=0) as server:
-        with slow_reader(server) as connection:
-            if policy == "wait":
-                assert not blocked.wait(0.3), "send waits"
-            else:
-                assert told.wait(PATIENCE_S)
-            frames = read_frames(connection)
+    with Server(app, port=0) as server, slow_reader(server) as connection:
+        if policy == "wait":
+            assert not blocked.wait(0.3), "send waits"
+        else:
             assert told.wait(PATIENCE_S)
+        frames = read_frames(connection)
+        assert told.wait(PATIENCE_S)
 
     received = [content for opcode, content in frames if opcode == 2]
     assert all(content == CHUNK for content in received)

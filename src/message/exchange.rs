@@ -1,7 +1,7 @@
 //! What only some versions of HTTP can do, asked for in one place.
 //!
 //! A feature that the carrying protocol lacks is a no-op that says so, never an error. A carrier claims a feature only
-//! when it carries it: HTTP/1.1 claims trailers, and any protocol claims TLS where the connection has it.
+//! when it carries it: HTTP/1.1 claims trailers and WebSocket, and any protocol claims TLS where the connection has it.
 
 use std::{fmt, sync::Arc};
 

@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! 1. Memory is taken with the first compressed message, not with the connection; where a side keeps no context it is given
-//!    back after each. What a connection takes: about 40 KiB for what comes with a window of 15 bits, and for what goes 128 KiB
-//!    and twice the window.
+//!    back after each. What a connection takes, measured: 48 KB for what comes, and for what goes 203, 221 or 344 KB with a
+//!    window of 9, 12 or 15 bits.
 //! 2. What comes is inflated in steps, and never past the message limit.
 //! 3. What is short goes as it is (RFC 7692 §6: each message for itself).
 

@@ -29,6 +29,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The only version there is (RFC 6455 §4.1).
 const VERSION: &str = "13";
 
+/// 100. Clients offer one or two; a head has room for ten thousand, which would take long to compare, and much memory.
+const MAX_SUBPROTOCOLS: usize = 100;
+
 /// 16 bytes, in base64.
 const KEY_LEN: usize = 24;
 
@@ -213,12 +216,13 @@ fn prove(key: &str) -> HeaderValue {
     HeaderValue::try_from(STANDARD.encode(hash)).expect("base64 is visible ASCII")
 }
 
-/// RFC 6455 §4.1: tokens, all different. None: they are not.
+/// RFC 6455 §4.1: tokens, all different. None: they are not, or there are very many.
 fn read_subprotocols(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
     for line in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
         for name in line.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            if !name.bytes().all(is_token_byte) || found.iter().any(|other| other == name) {
+            let is_new = name.bytes().all(is_token_byte) && !found.iter().any(|other| other == name);
+            if !is_new || found.len() == MAX_SUBPROTOCOLS {
                 return None;
             }
             found.push(name.to_owned());
@@ -344,6 +348,19 @@ mod tests {
             error.to_string(),
             "the client has not offered the subprotocol \"other\"; it offers chat, superchat, third"
         );
+    }
+
+    #[test]
+    fn subprotocols_are_not_without_number() {
+        let offered = |n: u32| {
+            let names: Vec<String> = (0..n).map(|n| format!("p{n}")).collect();
+            let mut request = request(&GOOD);
+            request.headers.insert("sec-websocket-protocol", names.join(", ").parse().unwrap());
+            Opening::read(&request, &Config::default()).map(|opening| opening.subprotocols().len())
+        };
+
+        assert_eq!(offered(100).unwrap(), 100);
+        assert_eq!(offered(101).unwrap_err().status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use super::{FIN, Socket, TEXT, accepting, close, echo, frame};
 use crate::support::{DATA, END_HEADERS, END_STREAM, H2Client, ok, run, serve};
 
-fn connect<'a>(protocol: &'a str) -> Vec<(&'a str, &'a str)> {
+fn connect(protocol: &str) -> Vec<(&str, &str)> {
     vec![
         (":method", "CONNECT"),
         (":protocol", protocol),

@@ -68,9 +68,8 @@ impl Inner {
 
     /// # Errors
     /// `RuntimeError` before `accept` and after `reject`.
-    fn open(&self, py: Python<'_>) -> PyResult<&Open> {
+    fn open(&self) -> PyResult<&Open> {
         self.open.get().ok_or_else(|| {
-            let _ = py;
             PyRuntimeError::new_err(if self.opening().is_some() {
                 "the WebSocket is not open yet: await websocket.accept() first"
             } else {
@@ -79,7 +78,7 @@ impl Inner {
         })
     }
 
-    fn accept(&self, py: Python<'_>, subprotocol: Option<&str>, headers: HeaderMap) -> PyResult<()> {
+    fn accept(&self, subprotocol: Option<&str>, headers: HeaderMap) -> PyResult<()> {
         let Some((opening, answer)) = self.opening().take() else {
             return Err(PyRuntimeError::new_err("the WebSocket was accepted or rejected already"));
         };
@@ -91,7 +90,6 @@ impl Inner {
         }
         let _ = self.open.set(Open { sender, receiver });
         // If nobody waits for it the client has gone, and the receiver will say so.
-        let _ = py;
         let _ = answer.send(response);
         Ok(())
     }
@@ -110,13 +108,13 @@ impl Inner {
         match (form, message.kind) {
             (Form::Text | Form::Any | Form::Next, Kind::Text) => Ok(text(py, data).into_any()),
             (Form::Bytes | Form::Any | Form::Next, Kind::Binary) => Ok(PyBytes::new(py, data).into_any()),
-            (Form::Json, _) => json::read(py, data).or_else(|error| {
+            (Form::Json, _) => json::read(py, data).map_err(|error| {
                 if !error.is_instance_of::<PyValueError>(py) {
-                    return Err(error);
+                    return error;
                 }
                 let refused = self.refuse(py, Close::INVALID_DATA, "expected a message in JSON");
                 refused.set_cause(py, Some(error));
-                Err(refused)
+                refused
             }),
             (_, Kind::Binary) => {
                 Err(self.refuse(py, UNSUPPORTED_DATA, "expected a text message, received a binary one"))
@@ -147,7 +145,7 @@ impl Inner {
 
     /// Sends, if there is room. The awaitable for the rest.
     fn send<'py>(self: &Arc<Self>, py: Python<'py>, message: Prepared) -> PyResult<Option<Bound<'py, Wait>>> {
-        match self.open(py)?.sender.try_send(&message) {
+        match self.open()?.sender.try_send(&message) {
             Ok(()) => Ok(None),
             Err(Refused::Full) if self.policy == Policy::Drop => Ok(None),
             Err(Refused::Full) if self.policy == Policy::Wait => {
@@ -313,7 +311,7 @@ impl PyWebSocket {
         subprotocol: Option<&str>,
         headers: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.inner.accept(py, subprotocol, read_headers(headers)?)?;
+        self.inner.accept(subprotocol, read_headers(headers)?)?;
         Done::get(py)
     }
 
@@ -378,14 +376,14 @@ impl PyWebSocket {
     #[pyo3(signature = (data=None, /))]
     fn ping<'py>(&self, py: Python<'py>, data: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let data = data.map(read_ping).transpose()?.unwrap_or_default();
-        self.inner.open(py)?.sender.ping(&data).map_err(|_| self.inner.closed(py))?;
+        self.inner.open()?.sender.ping(&data).map_err(|_| self.inner.closed(py))?;
         Done::get(py)
     }
 
     /// Closes the WebSocket, behind what was sent before.
     #[pyo3(signature = (code=1000, reason=""))]
     fn close<'py>(&self, py: Python<'py>, code: u16, reason: &str) -> PyResult<Bound<'py, PyAny>> {
-        self.inner.open(py)?.sender.close(read_close(code, reason)?);
+        self.inner.open()?.sender.close(read_close(code, reason)?);
         Done::get(py)
     }
 
@@ -532,8 +530,8 @@ pub(crate) struct PyBlockingWebSocket {
 impl PyBlockingWebSocket {
     /// Opens the WebSocket.
     #[pyo3(signature = (subprotocol=None, headers=None))]
-    fn accept(&self, py: Python<'_>, subprotocol: Option<&str>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        self.inner.accept(py, subprotocol, read_headers(headers)?)
+    fn accept(&self, subprotocol: Option<&str>, headers: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        self.inner.accept(subprotocol, read_headers(headers)?)
     }
 
     /// Answers the handshake with an HTTP response instead of opening the WebSocket.
@@ -596,13 +594,13 @@ impl PyBlockingWebSocket {
     #[pyo3(signature = (data=None, /))]
     fn ping(&self, py: Python<'_>, data: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let data = data.map(read_ping).transpose()?.unwrap_or_default();
-        self.inner.open(py)?.sender.ping(&data).map_err(|_| self.inner.closed(py))
+        self.inner.open()?.sender.ping(&data).map_err(|_| self.inner.closed(py))
     }
 
     /// Closes the WebSocket, behind what was sent before.
     #[pyo3(signature = (code=1000, reason=""))]
-    fn close(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<()> {
-        self.inner.open(py)?.sender.close(read_close(code, reason)?);
+    fn close(&self, code: u16, reason: &str) -> PyResult<()> {
+        self.inner.open()?.sender.close(read_close(code, reason)?);
         Ok(())
     }
 

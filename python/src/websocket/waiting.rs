@@ -218,13 +218,13 @@ impl Wait {
     /// Looks for what is waited for. None: it is not there yet, and the waker will say when it is.
     fn poll<'py>(&self, py: Python<'py>, cx: &mut Context<'_>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &self.what {
-            What::Message(form) => match self.inner.open(py)?.receiver.poll_receive(cx) {
+            What::Message(form) => match self.inner.open()?.receiver.poll_receive(cx) {
                 Poll::Ready(Ok(message)) => self.inner.shape(py, &message, *form).map(Some),
                 Poll::Ready(Err(_)) if *form == Form::Next => Err(PyStopAsyncIteration::new_err(())),
                 Poll::Ready(Err(close)) => Err(self.inner.disconnected(py, &close)),
                 Poll::Pending => Ok(None),
             },
-            What::Room(message) => match self.inner.open(py)?.sender.poll_send(message, cx) {
+            What::Room(message) => match self.inner.open()?.sender.poll_send(message, cx) {
                 Poll::Ready(Ok(_)) => Ok(Some(py.None().into_bound(py))),
                 Poll::Ready(Err(_)) => Err(self.inner.closed(py)),
                 Poll::Pending => Ok(None),

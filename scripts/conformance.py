@@ -21,7 +21,7 @@ import sys
 import venv
 from typing import Any
 
-from httpy import App, Server, WebSocket
+from httpy import App, Server, WebSocket, _httpy
 
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 
@@ -188,7 +188,10 @@ def ws(arguments: list[str]) -> int:
     is_tls = "--tls" in arguments
     cases = [case for case in arguments if case != "--tls"] or ["*"]
     wstest = find_wstest()
-    options: dict[str, Any] = {"dev_cert": True} if is_tls else {}
+    options: dict[str, Any] = {}
+    if is_tls:
+        HOME.mkdir(parents=True, exist_ok=True)
+        options["certfile"], options["keyfile"] = _httpy.dev_certificate(str(HOME))
     with Server(app, port=0, **LIMITS, **options) as server:
         scheme = "wss" if is_tls else "ws"
         results = run_wstest(wstest, f"{scheme}://127.0.0.1:{server.port}/ws", cases)

@@ -297,6 +297,8 @@ fn read_close(content: &[u8]) -> Result<Close, Fault> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MASK: [u8; 4] = [9, 8, 7, 6];
@@ -413,6 +415,47 @@ mod tests {
 
         assert_eq!(read(&mut decoder(), &bytes, 1).unwrap_err().code, Close::INVALID_DATA);
         assert_eq!(read(&mut decoder(), &bytes, 100).unwrap_err().code, Close::INVALID_DATA);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the messages, the fragments and the pieces: what was sent is what comes.
+        #[test]
+        fn what_was_sent_is_what_comes(
+            messages in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec("\\PC{0,40}", 1..5), any::<bool>()),
+                1..6,
+            ),
+            piece in 1..200_usize,
+        ) {
+            let (mut bytes, mut wanted) = (Vec::new(), Vec::new());
+            for (is_text, fragments, has_ping) in &messages {
+                let first = if *is_text { 1 } else { 2 };
+                for (index, fragment) in fragments.iter().enumerate() {
+                    let opcode = if index == 0 { first } else { 0 };
+                    let last = if index + 1 == fragments.len() { 0x80 } else { 0 };
+                    bytes.extend(frame(opcode | last, fragment.as_bytes()));
+                    if *has_ping && last == 0 {
+                        bytes.extend(frame(0x89, b"ping"));
+                        wanted.push(Arrived::Ping(Bytes::from_static(b"ping")));
+                    }
+                }
+                let kind = if *is_text { Kind::Text } else { Kind::Binary };
+                wanted.push(Arrived::Message(Message { kind, data: Bytes::from(fragments.concat()) }));
+            }
+
+            prop_assert_eq!(read(&mut decoder(), &bytes, piece).unwrap(), wanted);
+        }
+
+        /// Whatever comes: there is no panic, and it is read the same in any pieces.
+        #[test]
+        fn anything_is_read_the_same_in_any_pieces(bytes in prop::collection::vec(any::<u8>(), 0..200), piece in 1..50_usize) {
+            let whole = read(&mut decoder(), &bytes, bytes.len().max(1));
+            let pieces = read(&mut decoder(), &bytes, piece);
+
+            prop_assert_eq!(whole, pieces);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ NO_C = $(foreach target,$(subst -,_,$(TARGETS)),CC_$(target)=true AR_$(target)=t
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile soak conformance fuzz second-parser wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile soak conformance conformance-ws fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,10 @@ soak: build  ## ask servers of everything for SOAK_MINUTES, and look for leaks a
 
 conformance: build  ## check HTTP/2 with h2spec (built with go, unless it is there)
 	$(BIN)/python scripts/conformance.py $(ARGUMENTS)
+
+conformance-ws: build  ## check WebSocket with Autobahn, plain and by TLS (needs a Python 2.7; an hour)
+	$(BIN)/python scripts/conformance.py ws $(ARGUMENTS)
+	$(BIN)/python scripts/conformance.py ws --tls $(ARGUMENTS)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	PYTHON=$(PYTHON) scripts/fuzz.sh $(FUZZ_SECONDS)

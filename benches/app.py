@@ -8,7 +8,7 @@
 import asyncio
 import os
 
-from httpy import App, Request
+from httpy import App, Request, WebSocket
 
 BIG = [{"id": i, "name": f"user {i}", "email": f"user{i}@example.com", "active": i % 2 == 0, "score": i * 1.5, "tags": ["a", "b", "c"]} for i in range(100)]  # fmt: skip  # noqa: E501
 
@@ -53,6 +53,13 @@ async def big():
 async def sleep0():
     await asyncio.sleep(0)
     return "Hello, World!"
+
+
+@app.websocket("/ws")
+async def echo_messages(websocket: WebSocket):
+    await websocket.accept()
+    async for message in websocket:
+        await websocket.send(message)
 
 
 if __name__ == "__main__":

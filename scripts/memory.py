@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what a worker holds when idle, and what each idle connection adds. Linux.
+"""Measures what a worker holds when idle, and what each idle connection and each idle WebSocket adds. Linux.
 
     .venv/bin/python scripts/memory.py [--connections 10000]
 
@@ -26,6 +26,16 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 # What the requirements say, in bytes.
 MAX_IDLE = 16 * 1024 * 1024
 MAX_CONNECTION = 8 * 1024
+MAX_WEBSOCKET = 12 * 1024
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost:8000\r\nConnection: Upgrade\r\nPragma: no-cache\r\n"
+    b"Cache-Control: no-cache\r\nUpgrade: websocket\r\nOrigin: http://localhost:8000\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0\r\n"
+    b"Sec-WebSocket-Version: 13\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+# A text message of 5 bytes, masked with zeros, and what comes back.
+MESSAGE, ECHO = b"\x81\x85\0\0\0\0Hello", b"\x81\x05Hello"
 # A connection gives up its buffers after a second without a request; this is long enough for all to have done so.
 RESTED = 2.5
 # Descriptors that the server and this script need besides.
@@ -43,23 +53,35 @@ def main() -> int:
 
     python = baseline("pass")
     asyncio = baseline("import asyncio")
+    print(f"{'':34}{'private':>9}{'PSS':>9}   MiB")
+    show("python", python)
+    show("python, asyncio imported", asyncio)
+    is_well = connections(options.app, count)
+    is_well &= websockets(options.app, count)
+    return 0 if is_well else 1
+
+
+def serve(app: str) -> subprocess.Popen[str]:
+    """Starts a server."""
     limits = ["--keep-alive-timeout", "300", "--max-connections", "0"]
-    command = [sys.executable, "-m", "httpy", "run", options.app, "--port", "0", *limits]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "httpy", "run", app, "--port", "0", *limits]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def connections(app: str, count: int) -> bool:
+    """Measures idle connections; whether they take no more than they are to."""
+    with serve(app) as server:
         try:
             port = where(server)
-            print(f"{'':34}{'private':>9}{'PSS':>9}   MiB")
-            show("python", python)
-            show("python, asyncio imported", asyncio)
             idle = usage(server.pid)
             show("httpy run, idle", idle)
 
-            connections = [connect(port) for _ in range(count)]
+            opened = [connect(port) for _ in range(count)]
             # Accepted in order: when this one is answered, all are.
             ask(connect(port))
             silent = usage(server.pid)
             show(f"{count} connections", silent)
-            for connection in connections:
+            for connection in opened:
                 ask(connection)
             answered = usage(server.pid)
             show("each has had a response", answered)
@@ -75,7 +97,31 @@ def main() -> int:
         f"targets: idle (PSS) {MAX_IDLE >> 20} MiB, each connection {MAX_CONNECTION} bytes: "
         f"{'met' if is_well else 'NOT met'}"
     )
-    return 0 if is_well else 1
+    return is_well
+
+
+def websockets(app: str, count: int) -> bool:
+    """Measures idle WebSockets, without compression; whether they take no more than they are to."""
+    with serve(app) as server:
+        try:
+            port = where(server)
+            idle = usage(server.pid)
+            opened = [connect(port) for _ in range(count)]
+            for connection in opened:
+                exchange(connection, HANDSHAKE, b"\r\n\r\n")
+            silent = usage(server.pid)
+            show(f"{count} WebSockets", silent)
+            for connection in opened:
+                exchange(connection, MESSAGE, ECHO)
+            answered = usage(server.pid)
+            show("each has had a message", answered)
+        finally:
+            server.terminate()
+    each_silent, each_answered = ((after[0] - idle[0]) / count for after in (silent, answered))
+    print(f"bytes for each WebSocket: {each_silent:.0f} before its first message, {each_answered:.0f} after")
+    is_well = max(each_silent, each_answered) <= MAX_WEBSOCKET
+    print(f"target: each WebSocket {MAX_WEBSOCKET} bytes: {'met' if is_well else 'NOT met'}")
+    return is_well
 
 
 def allow_descriptors(wanted: int) -> int:
@@ -129,9 +175,13 @@ def connect(port: int) -> socket.socket:
 
 
 def ask(connection: socket.socket) -> None:
-    connection.sendall(REQUEST)
+    exchange(connection, REQUEST, b"Hello, World!")
+
+
+def exchange(connection: socket.socket, request: bytes, end: bytes) -> None:
+    connection.sendall(request)
     answer = b""
-    while b"Hello, World!" not in answer:
+    while end not in answer:
         received = connection.recv(4096)
         if not received:
             raise SystemExit(f"the server closed a connection: {answer!r}")

@@ -1,6 +1,6 @@
 //! HTTPy's server: it knows HTTP and does not know Python.
 //!
-//! The crate has one narrow waist, [`message`] and [`handler`]. Above it lives what answers a request ([`middleware`], [`route`]);
+//! The crate has one narrow waist, [`message`] and [`handler`]. Above it lives what answers a request ([`middleware`], [`route`], [`ws`]);
 //! below it lives what carries one ([`conn`], [`listen`], [`proto`]). [`server`] manages connections without naming a
 //! protocol, and [`app`] puts the parts together. `tests/architecture.rs` holds the table of who may import whom.
 //!
@@ -21,6 +21,7 @@ mod platform;
 pub mod proto;
 pub mod route;
 pub mod server;
+pub mod ws;
 
 pub use app::App;
 pub use config::Config;

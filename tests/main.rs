@@ -7,3 +7,4 @@ mod limits;
 mod plug_in;
 mod support;
 mod tls;
+mod ws;

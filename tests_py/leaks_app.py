@@ -19,6 +19,7 @@ from typing import Any
 
 from httpy import (
     App,
+    BlockingWebSocket,
     HTTPError,
     JSONResponse,
     PlainTextResponse,
@@ -26,6 +27,7 @@ from httpy import (
     Response,
     Router,
     StreamingResponse,
+    WebSocket,
 )
 
 logging.getLogger("httpy").setLevel(logging.CRITICAL + 1)
@@ -358,6 +360,28 @@ async def failing_async():
     return chunks()
 
 
+@plain.websocket("/websocket/{how}")
+async def websocket(how: str, ws: WebSocket):
+    with counted():
+        if how == "rejected":
+            return
+        await ws.accept()
+        async for message in ws:
+            await ws.send(message)
+            if how == "failing":
+                raise RuntimeError("the handler fails")
+            if how == "deaf":
+                await asyncio.Event().wait()
+
+
+@plain.websocket("/websocket-pooled")
+def websocket_pooled(ws: BlockingWebSocket):
+    with counted():
+        ws.accept()
+        for message in ws:
+            ws.send(message)
+
+
 @plain.get("/count/{what}")
 async def counts(what: str, least: int = 0):
     """Answers with how many have begun, or ended, when they are so many."""
@@ -543,4 +567,4 @@ def _heap() -> int:
 
 
 if __name__ == "__main__":
-    app.run(port=0, loop=sys.argv[1])
+    app.run(port=0, loop=sys.argv[1], ws_handler_grace=0.0)

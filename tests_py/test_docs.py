@@ -142,7 +142,7 @@ def test_every_limit_is_described_with_its_default():
     text = (ROOT / "docs" / "running.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+|True|False) \|", text, re.MULTILINE))
 
-    assert rows == {name: str(value) for name, value in _httpy.defaults().items()}
+    assert {name: ast.literal_eval(value) for name, value in rows.items()} == _httpy.defaults()
 
 
 def test_every_flag_is_described_with_its_default():

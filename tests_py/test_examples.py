@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 # By file and target: the status, and something that is in the content.
 EXPECTED = {
+    "chat.py": {"/": (200, "<h1>Chat</h1>")},
     "showcase.py": {
         "/": (200, "<h1>HTTPy</h1>"),
         "/hello/world?excited=yes": (200, "Hello, world!"),

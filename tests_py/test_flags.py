@@ -173,8 +173,9 @@ def test_help_shows_every_setting_with_default_and_variable() -> None:
                 setting.name
             )
     for name, default in _httpy.defaults().items():
-        shown = "off" if default is False else default
-        assert f"(default: {'none' if default is None else shown}; HTTPY_{name.upper()})" in text
+        shown_value = ("on" if default else "off") if isinstance(default, bool) else default
+        shown_value = "none" if default is None else shown_value
+        assert f"(default: {shown_value}; HTTPY_{name.upper()})" in text
     assert "--timeout-for-test, -T SECONDS how long" in text
     assert "A note." in text
 

@@ -244,6 +244,70 @@ def test_nothing_stays_of_what_is_cut_off(driver: str, kind: str, request: pytes
     assert not excess(growth), growth
 
 
+# How each WebSocket goes on after its handshake.
+WEBSOCKETS = {
+    "echo": "/websocket/echo",
+    "echo, compressed": "/websocket/echo?compressed",
+    "cut": "/websocket/cut",
+    "rejected": "/websocket/rejected",
+    "failing": "/websocket/failing",
+    "deaf": "/websocket/deaf",
+    "pooled": "/websocket-pooled",
+}
+# Text, masked with zeros, so that nothing is to be done for it.
+SAID, ECHO = b"\x81\x85\0\0\0\0Hello", b"\x81\x05Hello"
+# "Hello" as RFC 7692 §7.2.3.1 has it.
+DEFLATED = b"\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\x00"
+BYE, GOODBYE = b"\x88\x82\0\0\0\0\x03\xe8", b"\x88\x02\x03\xe8"
+
+
+def talk(connection: socket.socket, kind: str) -> None:
+    """One WebSocket, from its handshake to its end."""
+    fields = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    fields += b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    is_compressed = "compressed" in kind
+    if is_compressed:
+        fields += b"sec-websocket-extensions: permessage-deflate\r\n"
+    head = to("GET", WEBSOCKETS[kind]).replace(b"\r\n\r\n", b"\r\n" + fields + b"\r\n")
+    connection.sendall(head)
+    stream = connection.makefile("rb")
+    status = stream.readline()
+    while stream.readline() != b"\r\n":
+        pass
+    if kind == "rejected":
+        assert status.startswith(b"HTTP/1.1 403 ")
+        return
+    assert status.startswith(b"HTTP/1.1 101 ")
+    connection.sendall(DEFLATED if is_compressed else SAID)
+    assert stream.read(len(ECHO)) == ECHO
+    if kind.startswith(("echo", "pooled")):
+        connection.sendall(BYE)
+        assert stream.read(len(GOODBYE)) == GOODBYE
+    stream.close()
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["subject", "beside"])
+@pytest.mark.parametrize("kind", WEBSOCKETS)
+def test_nothing_stays_of_websockets(driver: str, kind: str, request: pytest.FixtureRequest) -> None:
+    subject: Subject = request.getfixturevalue(driver)
+    begun = int(subject.ask("/count/begun"))
+
+    def send(count: int) -> None:
+        nonlocal begun
+        for number in range(count):
+            with subject.connect() as connection:
+                close_unlike(connection, number)
+                talk(connection, kind)
+        begun += count
+        subject.ask(f"/count/ended?least={begun}")
+
+    growth = subject.growth(send, REQUESTS // 4)
+
+    assert not excess(growth), growth
+
+
 @linux
 @pytest.mark.slow
 @pytest.mark.parametrize(

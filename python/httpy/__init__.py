@@ -16,6 +16,7 @@ app.run()
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._httpy import (
+        BlockingWebSocket,
         Certificate,
         Headers,
         MutableHeaders,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Request,
         Response,
         TLSSession,
+        WebSocket,
         __version__,
     )
     from .app import App
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "BlockingWebSocket",
     "Certificate",
     "ClientDisconnected",
     "ConfigError",
@@ -79,6 +82,7 @@ __all__ = [
     "Server",
     "StreamingResponse",
     "TLSSession",
+    "WebSocket",
     "WebSocketDisconnect",
     "__version__",
     "accepted",
@@ -97,6 +101,7 @@ __all__ = [
 
 _HOMES = {
     "_httpy": (
+        "BlockingWebSocket",
         "Certificate",
         "Headers",
         "MutableHeaders",
@@ -104,6 +109,7 @@ _HOMES = {
         "Request",
         "Response",
         "TLSSession",
+        "WebSocket",
         "__version__",
     ),
     "app": ("App",),

@@ -317,6 +317,297 @@ class Chunks:
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def __anext__(self) -> Awaitable[bytes]: ...
 
+@final
+class WebSocket(AsyncIterator[Union[str, bytes]]):
+    """A WebSocket, for `async def` handlers.
+
+    `async for message in websocket` receives until the end. What is sent goes out when the method is called; awaiting
+    it waits for room.
+    """
+    def accept(self, subprotocol: str | None = None, headers: _Fields | None = None) -> Awaitable[None]:
+        """Opens the WebSocket.
+
+        Args:
+            subprotocol: One of those in `subprotocols`. Defaults to none.
+            headers: Fields of the handshake's answer, cookies for example. Defaults to none.
+
+        Raises:
+            RuntimeError: if the handshake was answered already.
+            ValueError: if the client has not offered the subprotocol, or a field is one of the handshake's own.
+        """
+    def reject(
+        self, content: Any = None, status: int = 403, headers: _Fields | None = None
+    ) -> Awaitable[None]:
+        """Answers the handshake with an HTTP response instead of opening the WebSocket.
+
+        Args:
+            content: What any handler may return, a `Response` for example. Defaults to nothing.
+            status: Its status, from 300 on. Defaults to 403.
+            headers: Its fields. Defaults to none.
+
+        Raises:
+            RuntimeError: if the handshake was answered already.
+            ValueError: if the status is a success.
+        """
+    def receive(self) -> Awaitable[Union[str, bytes]]:
+        """Waits for the next message: a `str` or `bytes`, as the client sent it.
+
+        What came before the end is received, then comes the exception. One waits at a time.
+
+        Raises:
+            WebSocketDisconnect: at the end, with its code and reason.
+            RuntimeError: if it was not accepted, or another task waits.
+        """
+    def receive_text(self) -> Awaitable[str]:
+        """Waits for the next message, which has to be text.
+
+        Raises:
+            WebSocketDisconnect: as `receive`; and if it is binary, which closes the WebSocket with 1003.
+        """
+    def receive_bytes(self) -> Awaitable[bytes]:
+        """Waits for the next message, which has to be binary.
+
+        Raises:
+            WebSocketDisconnect: as `receive`; and if it is text, which closes the WebSocket with 1003.
+        """
+    def receive_json(self) -> Awaitable[Any]:
+        """Waits for the next message, which has to be JSON, and returns what it says.
+
+        Raises:
+            WebSocketDisconnect: as `receive`; and if it is not JSON, which closes the WebSocket with 1007.
+        """
+    def send(self, data: Union[str, bytes, bytearray, memoryview], /) -> Awaitable[None]:
+        """Sends a message: text if it is a `str`, else binary.
+
+        Waits while the client reads too slowly, as far as the route's `when_full` says so.
+
+        Raises:
+            WebSocketDisconnect: if it is closed, or about to be.
+            RuntimeError: if it was not accepted.
+            TypeError: if it is neither text nor bytes.
+        """
+    def send_text(self, data: str, /) -> Awaitable[None]:
+        """Sends a text message.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+        """
+    def send_bytes(self, data: Union[bytes, bytearray, memoryview], /) -> Awaitable[None]:
+        """Sends a binary message.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+        """
+    def send_json(self, data: Any, /) -> Awaitable[None]:
+        """Sends a value as JSON, in a text message.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+            TypeError: if JSON can't say it.
+        """
+    def ping(self, data: Union[str, bytes, bytearray, memoryview, None] = None, /) -> Awaitable[None]:
+        """Sends a ping (RFC 6455 §5.5.2). Clients answer by themselves; nobody waits for that.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+            ValueError: if it has more than 125 bytes.
+        """
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """Closes the WebSocket, behind what was sent before.
+
+        Does not wait for the client to agree. Nothing happens if it is closed already.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 for the application (RFC 6455 §7.4). Defaults to 1000.
+            reason: At most 123 bytes. Defaults to nothing.
+
+        Raises:
+            ValueError: if code or reason can't be sent.
+            RuntimeError: if it was not accepted.
+        """
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[Union[str, bytes]]: ...
+    @property
+    def connection_state(self) -> Literal["connecting", "open", "closed"]:
+        """`connecting` until the handshake is answered, then `open`, and `closed` at the end.
+
+        `closed` as soon as nothing more can be sent, because either side has closed.
+        """
+    @property
+    def close_code(self) -> int | None:
+        """How it ended: the code of the close, 1006 if there was none; None before."""
+    @property
+    def close_reason(self) -> str | None:
+        """What was said about the close; None before."""
+    @property
+    def subprotocols(self) -> list[str]:
+        """The subprotocols that the client offers, the preferred first."""
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was accepted, if one was."""
+    @property
+    def request(self) -> Request:
+        """The request that asked for the WebSocket."""
+    @property
+    def app(self) -> Any:
+        """The application."""
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Host and port of the client; None where there are none."""
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the handshake."""
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the handshake."""
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded, without the query."""
+    @property
+    def path_params(self) -> dict[str, Any]:
+        """The path parameters, converted."""
+    @property
+    def query(self) -> QueryParams:
+        """The query parameters."""
+    @property
+    def query_params(self) -> QueryParams:
+        """The same as `query`, under Starlette's name."""
+    @property
+    def state(self) -> Any:
+        """A place for the application's own values, with those `lifespan` yielded."""
+    @property
+    def url(self) -> str:
+        """The target of the handshake as an absolute URL, `ws:` or `wss:`."""
+
+@final
+class BlockingWebSocket(Iterator[Union[str, bytes]]):
+    """A WebSocket, for `def` handlers, which run on a thread that may block.
+
+    `for message in websocket` receives until the end.
+    """
+    def accept(self, subprotocol: str | None = None, headers: _Fields | None = None) -> None:
+        """Opens the WebSocket.
+
+        Args:
+            subprotocol: One of those in `subprotocols`. Defaults to none.
+            headers: Fields of the handshake's answer, cookies for example. Defaults to none.
+
+        Raises:
+            RuntimeError: if the handshake was answered already.
+            ValueError: if the client has not offered the subprotocol, or a field is one of the handshake's own.
+        """
+    def reject(self, content: Any = None, status: int = 403, headers: _Fields | None = None) -> None:
+        """Answers the handshake with an HTTP response instead of opening the WebSocket.
+
+        Args:
+            content: What any handler may return, a `Response` for example. Defaults to nothing.
+            status: Its status, from 300 on. Defaults to 403.
+            headers: Its fields. Defaults to none.
+
+        Raises:
+            RuntimeError: if the handshake was answered already.
+            ValueError: if the status is a success.
+        """
+    def receive(self) -> Union[str, bytes]:
+        """Waits for the next message: a `str` or `bytes`, as the client sent it.
+
+        What came before the end is received, then comes the exception. One waits at a time.
+
+        Raises:
+            WebSocketDisconnect: at the end, with its code and reason.
+            RuntimeError: if it was not accepted, or another task waits.
+        """
+    def receive_text(self) -> str:
+        """Waits for the next message, which has to be text.
+
+        Raises:
+            WebSocketDisconnect: as `receive`; and if it is binary, which closes the WebSocket with 1003.
+        """
+    def receive_bytes(self) -> bytes:
+        """Waits for the next message, which has to be binary.
+
+        Raises:
+            WebSocketDisconnect: as `receive`; and if it is text, which closes the WebSocket with 1003.
+        """
+    def receive_json(self) -> Any:
+        """Waits for the next message, which has to be JSON, and returns what it says.
+
+        Raises:
+            WebSocketDisconnect: as `receive`; and if it is not JSON, which closes the WebSocket with 1007.
+        """
+    def send(self, data: Union[str, bytes, bytearray, memoryview], /) -> None:
+        """Sends a message: text if it is a `str`, else binary.
+
+        Waits while the client reads too slowly, as far as the route's `when_full` says so.
+
+        Raises:
+            WebSocketDisconnect: if it is closed, or about to be.
+            RuntimeError: if it was not accepted.
+            TypeError: if it is neither text nor bytes.
+        """
+    def send_text(self, data: str, /) -> None:
+        """Sends a text message.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+        """
+    def send_bytes(self, data: Union[bytes, bytearray, memoryview], /) -> None:
+        """Sends a binary message.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+        """
+    def send_json(self, data: Any, /) -> None:
+        """Sends a value as JSON, in a text message.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+            TypeError: if JSON can't say it.
+        """
+    def ping(self, data: Union[str, bytes, bytearray, memoryview, None] = None, /) -> None:
+        """Sends a ping (RFC 6455 §5.5.2). Clients answer by themselves; nobody waits for that.
+
+        Raises:
+            WebSocketDisconnect: as `send`.
+            ValueError: if it has more than 125 bytes.
+        """
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Closes the WebSocket, behind what was sent before.
+
+        Does not wait for the client to agree. Nothing happens if it is closed already.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 for the application (RFC 6455 §7.4). Defaults to 1000.
+            reason: At most 123 bytes. Defaults to nothing.
+
+        Raises:
+            ValueError: if code or reason can't be sent.
+            RuntimeError: if it was not accepted.
+        """
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Union[str, bytes]: ...
+    @property
+    def connection_state(self) -> Literal["connecting", "open", "closed"]:
+        """`connecting` until the handshake is answered, then `open`, and `closed` at the end.
+
+        `closed` as soon as nothing more can be sent, because either side has closed.
+        """
+    @property
+    def close_code(self) -> int | None:
+        """How it ended: the code of the close, 1006 if there was none; None before."""
+    @property
+    def close_reason(self) -> str | None:
+        """What was said about the close; None before."""
+    @property
+    def subprotocols(self) -> list[str]:
+        """The subprotocols that the client offers, the preferred first."""
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was accepted, if one was."""
+    @property
+    def request(self) -> Request:
+        """The request that asked for the WebSocket."""
+
 @disjoint_base
 class Response:
     """A response. Subclasses add ways to make one.
@@ -460,6 +751,26 @@ class Endpoint:
     ) -> Self: ...
 
 @final
+class SocketEndpoint:
+    """A Python function for WebSockets, and how to call it.
+
+    Raises:
+        ValueError: if kind or when_full is none.
+    """
+    def __new__(
+        cls,
+        function: Callable[..., Any],
+        *,
+        kind: Literal["async", "pooled"],
+        context: Context,
+        parameters: Sequence[_Parameter] = ...,
+        keywords: int = 0,
+        origins: Sequence[str] | None = None,
+        when_full: str = "wait",
+        label: str = ...,
+    ) -> Self: ...
+
+@final
 class Context:
     """What all endpoints of one app share.
 
@@ -495,6 +806,12 @@ class Routes:
 
         Raises:
             RouteError: if the pattern is malformed, a method is not a token, or another route answers the same.
+        """
+    def add_websocket(self, pattern: str, endpoint: SocketEndpoint, /) -> None:
+        """Registers an endpoint for the WebSockets of a pattern.
+
+        Raises:
+            RouteError: if the pattern is malformed, or another route takes the same WebSockets.
         """
     def mount(self, prefix: str, routes: Routes, /) -> None:
         """Has another application's routes answer everything below a prefix.

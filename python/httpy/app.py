@@ -245,7 +245,10 @@ class App(Registry):
         routes = _httpy.Routes(context, middleware=self._middleware, redirect_slashes=self._redirect_slashes)
         contexts: list[tuple[App, _httpy.Context]] = [(self, context)]
         for route in self._routes:
-            routes.add(route.methods, route.pattern, _endpoint(route, context))
+            if route.is_websocket:
+                routes.add_websocket(route.pattern, _socket_endpoint(route, context))
+            else:
+                routes.add(route.methods, route.pattern, _endpoint(route, context))
         for prefix, app in self._mounts:
             below, found = app._native(root_path)
             routes.mount(prefix, below)
@@ -286,8 +289,25 @@ def _endpoint(route: Route, context: _httpy.Context) -> _httpy.Endpoint:
         max_body_bytes=route.options.max_body_bytes,
         timeout=route.options.timeout,
         middleware=route.middleware,
-        label=f"{getattr(route.handler, '__module__', '')}.{hints.name_of(route.handler)}",
+        label=_label(route),
     )
+
+
+def _socket_endpoint(route: Route, context: _httpy.Context) -> _httpy.SocketEndpoint:
+    return _httpy.SocketEndpoint(
+        route.handler,
+        kind="async" if route.plan.kind == "async" else "pooled",
+        context=context,
+        parameters=route.plan.parameters,
+        keywords=route.plan.keywords,
+        origins=route.options.origins,
+        when_full=route.options.when_full,
+        label=_label(route),
+    )
+
+
+def _label(route: Route) -> str:
+    return f"{getattr(route.handler, '__module__', '')}.{hints.name_of(route.handler)}"
 
 
 def _parameter_names(route: Route) -> set[str]:

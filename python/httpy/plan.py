@@ -2,7 +2,8 @@
 
 Rules, in this order, for each parameter:
 1. named like a path parameter: that path parameter, whatever else it looks like;
-2. annotated `Request`, or named `request` without another annotation: the request;
+2. annotated `Request`, or named `request` without another annotation: the request; of a WebSocket's handler likewise
+   `WebSocket` (`BlockingWebSocket` of a `def`), and the names `websocket` and `ws`;
 3. a dataclass, TypedDict, msgspec.Struct, pydantic model or dict (also a list or union of such): the JSON
    body;
 4. a scalar, or a list, set or tuple of scalars: a query parameter, required unless it has a default;
@@ -21,7 +22,7 @@ from typing import Any, Literal, Optional
 from uuid import UUID
 
 from . import hints
-from ._httpy import REQUIRED, Request
+from ._httpy import REQUIRED, BlockingWebSocket, Request, WebSocket
 from .bodies import Invalid, Unsupported, find_body
 from .errors import RouteError
 from .scalars import NAMES, Converter, as_function, find_converter
@@ -54,6 +55,7 @@ def plan_handler(
     route: str = "",
     inline: bool = False,
     stream: bool = False,
+    websocket: bool = False,
 ) -> Plan:
     """Works out how to call a handler.
 
@@ -63,6 +65,7 @@ def plan_handler(
         route: What to call the route in an error. Defaults to nothing.
         inline: Whether a plain `def` runs on the loop's thread.
         stream: Whether the handler starts before the request body has arrived.
+        websocket: Whether it is a handler of WebSockets.
 
     Raises:
         RouteError: if a parameter can't be filled; names file, line, handler and parameter.
@@ -71,9 +74,9 @@ def plan_handler(
         raise RouteError(
             f"{route or 'route'}: a handler is a function or another callable, found {handler!r}"
         )
-    work = _Work(handler, dict(path), route)
-    parameters, keywords = work.parameters()
     kind: Kind = "async" if is_async(handler) else "inline" if inline else "pooled"
+    work = _Work(handler, dict(path), route, kind if websocket else None)
+    parameters, keywords = work.parameters()
     if inline and kind == "async":
         raise work.error(
             "inline=True is for plain `def` handlers; `async def` runs on the loop's thread anyway"
@@ -107,10 +110,13 @@ def _within_partials(handler: Any) -> Any:
 class _Work:
     """The planning of one handler."""
 
-    def __init__(self, handler: Callable[..., Any], path: Mapping[str, str], route: str) -> None:
+    def __init__(
+        self, handler: Callable[..., Any], path: Mapping[str, str], route: str, socket_kind: Optional[Kind]
+    ) -> None:
         self._handler = handler
         self._path = path
         self._route = route
+        self._socket_kind = socket_kind
         self._namespace = getattr(hints.unwrap(handler), "__globals__", {})
         self._body: Optional[str] = None
 
@@ -154,6 +160,8 @@ class _Work:
         annotation = self._annotation(parameter)
         if name in self._path:
             return (name, "path", self._path_converter(parameter, annotation), default, False)
+        if self._is_websocket(parameter, annotation):
+            return (name, "websocket", "str", default, False)
         if _is_request(name, annotation):
             return (name, "request", "str", default, False)
         if name == "request":
@@ -173,6 +181,8 @@ class _Work:
         except Unsupported as error:
             raise self.error(f"it is a JSON body, but {error}", parameter) from error
         if body is not None:
+            if self._socket_kind is not None:
+                raise self.error("it is a JSON body, and a WebSocket's handshake has none", parameter)
             if self._body is not None:
                 raise self.error(f"there is one body, and `{self._body}` takes it already", parameter)
             self._body = name
@@ -194,6 +204,25 @@ class _Work:
             "(dataclass, TypedDict, msgspec.Struct, pydantic model, dict), or anything with a default",
             parameter,
         )
+
+    def _is_websocket(self, parameter: inspect.Parameter, annotation: Any) -> bool:
+        """Says whether a parameter is the WebSocket, and refuses one that can't be what it is annotated."""
+        named = [
+            member
+            for member in hints.members(annotation)
+            if hints.is_class(member) and issubclass(member, (WebSocket, BlockingWebSocket))
+        ]
+        if self._socket_kind is None:
+            if named:
+                raise self.error("it is a WebSocket: register the handler with @app.websocket", parameter)
+            return False
+        if named:
+            right = BlockingWebSocket if self._socket_kind == "pooled" else WebSocket
+            if right not in named:
+                what = "a plain `def` blocks: " if right is BlockingWebSocket else ""
+                raise self.error(f"{what}annotate it httpy.{right.__name__}", parameter)
+            return True
+        return parameter.name in ("websocket", "ws") and annotation in (parameter.empty, Any, object)
 
     def _annotation(self, parameter: inspect.Parameter) -> Any:
         if parameter.annotation is parameter.empty:
@@ -323,7 +352,7 @@ def _first_keyword(handler: Any, signature: inspect.Signature) -> int:
 
 def _summary(parameter: Parameter) -> str:
     name, source, convert, default, many = parameter
-    if source == "request":
+    if source in ("request", "websocket"):
         return name
     kind = convert if isinstance(convert, str) else ""
     of_kind = f" {kind}" if kind else ""

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Optional, TypedDict, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, TypeVar, Union
 
 from . import _httpy, hints
 from .errors import RouteError
@@ -47,6 +47,8 @@ class Options:
     stream: bool = False
     max_body_bytes: Optional[int] = None
     timeout: Optional[float] = None
+    origins: Optional[tuple[str, ...]] = None
+    when_full: str = "wait"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Route:
     options: Options
     plan: Plan
     routers: tuple[Registry, ...] = ()
+    is_websocket: bool = False
 
     @property
     def middleware(self) -> tuple[Middleware, ...]:
@@ -169,6 +172,49 @@ class Registry:
         methods, chosen = _methods(method, pattern), _options(options, pattern, handler)
         self._register(Route(methods, pattern, handler, chosen, _plan(methods, pattern, handler, chosen)))
 
+    def websocket(
+        self,
+        path: str,
+        *,
+        name: Optional[str] = None,
+        origins: Optional[Iterable[str]] = None,
+        when_full: Literal["wait", "drop", "close"] = "wait",
+    ) -> Callable[[Handler], Handler]:
+        """Registers a handler for WebSockets.
+
+        It is called when a handshake has come, with the `WebSocket` and what else it takes of path and query, and
+        accepts or rejects it. When it ends, so does the WebSocket. A plain `def` gets a `BlockingWebSocket`, and
+        has a thread that may block for as long as it runs. Python middleware does not run around it.
+
+        Args:
+            path: A pattern; see `get`. A GET route may have the same.
+            name: For `url_for`. Defaults to the handler's name.
+            origins: The pages whose browsers may open it, such as `https://example.com`; `"same"` is the site
+                itself. Others get a 403, clients that are no browsers do not. Defaults to all, which is right
+                only if cookies do not let anybody in.
+            when_full: What becomes of a message for a client that reads too slowly: "wait" has `send` wait,
+                "drop" drops it, "close" closes the WebSocket with 1008. Defaults to "wait".
+
+        Raises:
+            RouteError: as `get` does.
+        """
+
+        def register(handler: Handler) -> Handler:
+            if path and not path.startswith("/"):
+                raise RouteError(f"{hints.place(handler)}: a pattern starts with `/`, found {path!r}")
+            pattern = self._prefix + path
+            options = Options(name=name, origins=_origins(origins, pattern), when_full=when_full)
+            if when_full not in ("wait", "drop", "close"):
+                raise RouteError(
+                    f"{hints.place(handler)}: route {pattern}: when_full is wait, drop or close, "
+                    f"found {when_full!r}"
+                )
+            plan = _plan(_WEBSOCKET, pattern, handler, options, is_websocket=True)
+            self._register(Route(_WEBSOCKET, pattern, handler, options, plan, is_websocket=True))
+            return handler
+
+        return register
+
     def include(self, router: Router, prefix: str = "") -> None:
         """Adds the routes of a router, those it gets later too, below a prefix.
 
@@ -238,7 +284,7 @@ class Registry:
         """A route of an included router, as it is seen from here."""
         pattern = prefix + route.pattern
         # The prefix may have parameters, which the handler takes.
-        plan = _plan(route.methods, pattern, route.handler, route.options)
+        plan = _plan(route.methods, pattern, route.handler, route.options, is_websocket=route.is_websocket)
         return replace(route, pattern=pattern, plan=plan, routers=(router, *route.routers))
 
     def _contains(self, other: Registry) -> bool:
@@ -275,7 +321,12 @@ def check_prefix(prefix: str) -> str:
 
 
 def _plan(
-    methods: Optional[tuple[str, ...]], pattern: str, handler: Callable[..., Any], options: Options
+    methods: Optional[tuple[str, ...]],
+    pattern: str,
+    handler: Callable[..., Any],
+    options: Options,
+    *,
+    is_websocket: bool = False,
 ) -> Plan:
     """What the handler needs on this pattern."""
     route = f"{' '.join(methods or ('*',))} {pattern}"
@@ -283,7 +334,24 @@ def _plan(
         path = _httpy.pattern_parameters(pattern or "/")
     except RouteError as error:
         raise RouteError(f"{hints.place(handler)}: {error}") from None
-    return plan_handler(handler, path, route=route, inline=options.inline, stream=options.stream)
+    return plan_handler(
+        handler, path, route=route, inline=options.inline, stream=options.stream, websocket=is_websocket
+    )
+
+
+def _origins(origins: Optional[Iterable[str]], pattern: str) -> Optional[tuple[str, ...]]:
+    if origins is None:
+        return None
+    found = (origins,) if isinstance(origins, str) else tuple(origins)
+    for origin in found:
+        if origin not in ("same", "*", "null") and not re.fullmatch(
+            r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#@]+/?", origin
+        ):
+            raise RouteError(
+                f"route {pattern}: an origin is a scheme and a host such as https://example.com, "
+                f"or 'same', found {origin!r}"
+            )
+    return found
 
 
 def _methods(method: Any, pattern: str) -> Optional[tuple[str, ...]]:
@@ -300,9 +368,9 @@ def _methods(method: Any, pattern: str) -> Optional[tuple[str, ...]]:
 
 
 def _options(options: RouteOptions, pattern: str, handler: Any) -> Options:
-    unknown = [name for name in options if name not in Options.__dataclass_fields__]
+    unknown = [name for name in options if name not in RouteOptions.__annotations__]
     if unknown:
-        known = ", ".join(Options.__dataclass_fields__)
+        known = ", ".join(RouteOptions.__annotations__)
         raise RouteError(
             f"{hints.place(handler)}: route {pattern} has no option {unknown[0]!r}; there are {known}"
         )
@@ -319,8 +387,14 @@ def _keys(route: Route) -> list[tuple[str, str]]:
     """What a route answers: two patterns that differ only in the names of their parameters are one."""
     canonical = _httpy.canonical_pattern(route.pattern or "/")
     shape = re.sub(r"\{[^}:]+", "{", canonical)
-    return [(method, shape) for method in route.methods or ("*",)]
+    # A WebSocket's handshake is a GET that no other route takes.
+    methods = (_WEBSOCKET_KEY,) if route.is_websocket else route.methods or ("*",)
+    return [(method, shape) for method in methods]
 
+
+# What the route of a WebSocket shows in place of methods, and what no method can be.
+_WEBSOCKET = ("WEBSOCKET",)
+_WEBSOCKET_KEY = "a WebSocket"
 
 # RFC 9110 §5.6.2.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

@@ -105,6 +105,7 @@ impl Endpoint {
 /// The limits of one server on what its handlers do.
 #[derive(Clone)]
 pub(crate) struct Limits {
+    pub(crate) config: Arc<Config>,
     max_body_bytes: u64,
     timeout: Option<Duration>,
     in_flight: InFlight,
@@ -113,6 +114,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
+            config: Arc::new(config.clone()),
             max_body_bytes: config.max_body_bytes,
             timeout: config.handler_timeout,
             in_flight: InFlight::new(config),
@@ -153,6 +155,7 @@ impl Endpoint {
             status: self.status,
             stream: self.stream,
             limits: Limits {
+                config: limits.config.clone(),
                 max_body_bytes: self.max_body_bytes.unwrap_or(limits.max_body_bytes),
                 timeout: self.timeout.or(limits.timeout).filter(|timeout| !timeout.is_zero()),
                 in_flight: limits.in_flight.clone(),
@@ -517,7 +520,7 @@ impl Visit for Through {
 }
 
 /// What does not fit the function is an `HTTPError` 422.
-fn fit<'py>(py: Python<'py>, called: Result<Bound<'py, PyAny>, Unfit>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn fit<'py>(py: Python<'py>, called: Result<Bound<'py, PyAny>, Unfit>) -> PyResult<Bound<'py, PyAny>> {
     called.map_err(|unfit| match unfit {
         Unfit::Error(error) => error,
         Unfit::Request(misfits) => match plan::detail(py, misfits) {

@@ -11,6 +11,7 @@ struct Classes {
     config_error: Py<PyType>,
     route_error: Py<PyType>,
     client_disconnected: Py<PyType>,
+    websocket_disconnect: Py<PyType>,
 }
 
 fn classes(py: Python<'_>) -> PyResult<&Classes> {
@@ -22,6 +23,7 @@ fn classes(py: Python<'_>) -> PyResult<&Classes> {
             config_error: class("ConfigError")?,
             route_error: class("RouteError")?,
             client_disconnected: class("ClientDisconnected")?,
+            websocket_disconnect: class("WebSocketDisconnect")?,
         })
     })
 }
@@ -49,6 +51,19 @@ pub(crate) fn route(py: Python<'_>, message: impl Into<String>) -> PyErr {
 /// A `ClientDisconnected`.
 pub(crate) fn client_disconnected(py: Python<'_>, message: impl Into<String>) -> PyErr {
     raise(py, |classes| &classes.client_disconnected, message.into())
+}
+
+/// A `WebSocketDisconnect`.
+pub(crate) fn websocket_disconnect(py: Python<'_>, code: u16, reason: &str) -> PyErr {
+    match classes(py).and_then(|classes| classes.websocket_disconnect.bind(py).call1((code, reason))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// Whether an exception is a `WebSocketDisconnect`.
+pub(crate) fn is_websocket_disconnect(py: Python<'_>, error: &PyErr) -> bool {
+    classes(py).is_ok_and(|classes| error.is_instance(py, classes.websocket_disconnect.bind(py)))
 }
 
 /// An `HTTPError` with a status and a detail.

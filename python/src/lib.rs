@@ -34,6 +34,7 @@ mod threads;
 mod tls;
 mod toml;
 mod watch;
+mod websocket;
 
 use pyo3::{prelude::*, sync::PyOnceLock};
 
@@ -65,6 +66,7 @@ pub mod _httpy {
         tls::{Certificate, Credentials, PyTlsSession, dev_certificate, ticket_secret, tls_defaults},
         toml::read_toml,
         watch::Watch,
+        websocket::{PyBlockingWebSocket, PyWebSocket, SocketEndpoint},
     };
 
     #[cfg(unix)]

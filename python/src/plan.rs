@@ -37,6 +37,8 @@ struct Parameter {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Request,
+    /// The WebSocket, of a handler for those.
+    Socket,
     Path(usize),
     Query,
     Body,
@@ -91,6 +93,7 @@ impl Plan {
             .map(|(name, source, convert, default, many)| {
                 let source = match source.as_str() {
                     "request" => Source::Request,
+                    "websocket" => Source::Socket,
                     "path" => Source::Path(usize::MAX),
                     "query" => Source::Query,
                     "body" => Source::Body,
@@ -195,13 +198,24 @@ impl Plan {
             return Ok(vectorcall(py, &self.function, &[], None)?);
         }
         let path = request.path();
-        self.fill(py, |place| request.params.get(path, place), request.uri.query().unwrap_or(""), None)
+        self.fill(py, |place| request.params.get(path, place), request.uri.query().unwrap_or(""), None, None)
     }
 
     /// Calls the handler with what it takes of `request`.
     pub(crate) fn call<'py>(&self, request: &Bound<'py, PyRequest>) -> Result<Bound<'py, PyAny>, Unfit> {
         let inner = request.get();
-        self.fill(request.py(), |place| inner.path_param(place), inner.query_text(), Some(request))
+        self.fill(request.py(), |place| inner.path_param(place), inner.query_text(), Some(request), None)
+    }
+
+    /// Calls the handler of a WebSocket with what it takes of that, and of the request that asked for it.
+    pub(crate) fn call_with_socket<'py>(
+        &self,
+        request: &Bound<'py, PyRequest>,
+        socket: &Bound<'py, PyAny>,
+    ) -> Result<Bound<'py, PyAny>, Unfit> {
+        let inner = request.get();
+        let path_param = |place| inner.path_param(place);
+        self.fill(request.py(), path_param, inner.query_text(), Some(request), Some(socket))
     }
 
     fn fill<'py, 'a>(
@@ -210,6 +224,7 @@ impl Plan {
         path_param: impl Fn(usize) -> Option<&'a str>,
         query: &str,
         request: Option<&Bound<'py, PyRequest>>,
+        socket: Option<&Bound<'py, PyAny>>,
     ) -> Result<Bound<'py, PyAny>, Unfit> {
         let mut arguments: Vec<Bound<'py, PyAny>> = Vec::with_capacity(self.parameters.len());
         let mut misfits = Vec::new();
@@ -220,6 +235,7 @@ impl Plan {
                 (Source::Query, _) if parameter.many => parameter.read_texts(py, query),
                 (Source::Query, _) => parameter.read_text(py, "query", query::last(query, &parameter.name).as_deref()),
                 (Source::Body, Some(request)) => parameter.read_body(request),
+                (Source::Socket, _) => Ok(socket.cloned().unwrap_or_else(|| py.None().into_bound(py))),
                 (Source::Request | Source::Body, None) => Ok(py.None().into_bound(py)),
             };
             match argument {

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Method;
 use httpy::{
-    Handler,
-    route::{Methods, Pattern, Refuse, Router, Table},
+    Handler, Reply, Request,
+    route::{Found, Methods, Pattern, Refuse, Router, Table},
+    ws,
 };
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyValueError, prelude::*, types::PyDict};
 
@@ -14,6 +15,7 @@ use crate::{
     chain::Chain,
     context::{Context, PyContext},
     errors,
+    websocket::SocketEndpoint,
 };
 
 /// The routing table of one application.
@@ -30,6 +32,9 @@ struct Entries {
     /// What is registered, to find conflicts at once.
     table: Table<()>,
     endpoints: Vec<(Methods, Pattern, Py<Endpoint>)>,
+    sockets: Vec<(Pattern, Py<SocketEndpoint>)>,
+    /// Those of WebSockets, to find conflicts among them.
+    socket_table: Table<()>,
     mounts: Vec<(Pattern, Py<Routes>)>,
 }
 
@@ -75,6 +80,22 @@ impl Routes {
         Ok(())
     }
 
+    /// Registers an endpoint for the WebSockets of a pattern.
+    ///
+    /// Raises `RouteError` if the pattern is malformed, or another route takes the same WebSockets.
+    #[pyo3(signature = (pattern, endpoint, /))]
+    fn add_websocket(&self, py: Python<'_>, pattern: &str, endpoint: &Bound<'_, SocketEndpoint>) -> PyResult<()> {
+        let pattern = self::pattern(py, pattern)?;
+        endpoint.get().check(py, &pattern).map_err(|error| errors::route(py, error.value(py).to_string()))?;
+        let mut entries = self.lock();
+        entries
+            .socket_table
+            .add(Methods::from(Method::GET), pattern.clone(), ())
+            .map_err(|conflict| errors::route(py, conflict.to_string()))?;
+        entries.sockets.push((pattern, endpoint.clone().unbind()));
+        Ok(())
+    }
+
     /// Has another application's routes answer everything below a prefix.
     #[pyo3(signature = (prefix, routes, /))]
     fn mount(&self, py: Python<'_>, prefix: &str, routes: &Bound<'_, Routes>) -> PyResult<()> {
@@ -92,6 +113,9 @@ impl Routes {
         }
         if let Ok(entries) = self.entries.try_lock() {
             for (_, _, endpoint) in &entries.endpoints {
+                visit.call(endpoint)?;
+            }
+            for (_, endpoint) in &entries.sockets {
                 visit.call(endpoint)?;
             }
             for (_, routes) in &entries.mounts {
@@ -139,7 +163,20 @@ impl Routes {
             let handler = routes.get().build(py, &below, limits, &chain)?;
             router.mount(mounted, handler).map_err(|conflict| errors::route(py, conflict.to_string()))?;
         }
-        Ok(Arc::new(router))
+        if entries.sockets.is_empty() {
+            return Ok(Arc::new(router));
+        }
+        let mut sockets = Table::new();
+        for (pattern, endpoint) in &entries.sockets {
+            let route = endpoint.get().on_route(py, pattern, prefix, &limits.config)?;
+            sockets
+                .add(Methods::from(Method::GET), pattern.clone(), Arc::new(route) as Arc<dyn Handler>)
+                .map_err(|conflict| errors::route(py, conflict.to_string()))?;
+            // Where a GET has no answer of its own, it is told what would have one.
+            let says = |_: Request| -> Reply { ws::upgrade_required().into() };
+            let _ = router.add(Methods::from(Method::GET), pattern.clone(), Arc::new(says));
+        }
+        Ok(Arc::new(WithSockets { sockets, router }))
     }
 
     /// How the router says no: through middleware and error handlers, where there are any for it.
@@ -153,6 +190,26 @@ impl Routes {
                 Python::attach(|py| Callable::refusing(py, &context, &chain, &limits, Refused::by_router(&no)));
             callable.answer_refused(request)
         })
+    }
+}
+
+/// Routing of an application with WebSockets: those who ask for one are looked for among them first.
+struct WithSockets {
+    sockets: Table<Arc<dyn Handler>>,
+    router: Router,
+}
+
+impl Handler for WithSockets {
+    fn call(&self, mut request: Request) -> Reply {
+        if ws::is_asked(&request) {
+            let path = if request.path().is_empty() { "/" } else { request.path() };
+            // By HTTP/2 the method is CONNECT (RFC 8441 §4), and nothing else is different.
+            if let Found::Match { value, params, .. } = self.sockets.find(&Method::GET, path) {
+                request.params = params;
+                return value.call(request);
+            }
+        }
+        self.router.call(request)
     }
 }
 

@@ -394,6 +394,23 @@ fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<C
             "h2_max_idle_frames" => config.h2_max_idle_frames = small()?,
             "h2_ping_interval" => config.h2_ping_interval = Some(seconds()?).filter(|limit| !limit.is_zero()),
             "h2_ping_timeout" => config.h2_ping_timeout = seconds()?,
+            "ws_max_message_bytes" => config.ws_max_message_bytes = narrow(size()?)?,
+            "ws_max_frame_bytes" => config.ws_max_frame_bytes = size()?,
+            "ws_max_queue_bytes" => config.ws_max_queue_bytes = narrow(size()?)?,
+            "ws_ping_interval" => config.ws_ping_interval = Some(seconds()?).filter(|limit| !limit.is_zero()),
+            "ws_ping_timeout" => config.ws_ping_timeout = seconds()?,
+            "ws_close_timeout" => config.ws_close_timeout = seconds()?,
+            "ws_handler_grace" => config.ws_handler_grace = seconds()?,
+            "ws_compression" => {
+                config.ws_compression = value.extract::<bool>().map_err(|_| wrong("True or False"))?;
+            }
+            "ws_compression_window_bits" => {
+                let bits = size()?;
+                config.ws_compression_window_bits = match u8::try_from(bits) {
+                    Ok(bits @ 9..=15) => bits,
+                    _ => return Err(wrong("a number from 9 to 15")),
+                };
+            }
             "handler_timeout" => config.handler_timeout = Some(seconds()?).filter(|limit| !limit.is_zero()),
             _ => return Err(errors::config(py, format!("no configuration value {name:?}"))),
         }
@@ -442,6 +459,15 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("h2_max_idle_frames", config.h2_max_idle_frames)?;
     values.set_item("h2_ping_interval", config.h2_ping_interval.unwrap_or_default().as_secs_f64())?;
     values.set_item("h2_ping_timeout", config.h2_ping_timeout.as_secs_f64())?;
+    values.set_item("ws_max_message_bytes", config.ws_max_message_bytes)?;
+    values.set_item("ws_max_frame_bytes", config.ws_max_frame_bytes)?;
+    values.set_item("ws_max_queue_bytes", config.ws_max_queue_bytes)?;
+    values.set_item("ws_ping_interval", config.ws_ping_interval.unwrap_or_default().as_secs_f64())?;
+    values.set_item("ws_ping_timeout", config.ws_ping_timeout.as_secs_f64())?;
+    values.set_item("ws_close_timeout", config.ws_close_timeout.as_secs_f64())?;
+    values.set_item("ws_handler_grace", config.ws_handler_grace.as_secs_f64())?;
+    values.set_item("ws_compression", config.ws_compression)?;
+    values.set_item("ws_compression_window_bits", config.ws_compression_window_bits)?;
     Ok(values)
 }
 

@@ -1,8 +1,8 @@
 //! What only some versions of HTTP can do, asked for in one place.
 //!
 //! A feature that the carrying protocol lacks is a no-op that says so, never an error. A carrier claims a feature only
-//! when it carries it: HTTP/1.1 claims trailers, early hints if the operator says so, and any protocol claims TLS where the
-//! connection has it.
+//! when it carries it: HTTP/1.1 claims trailers, WebSocket, and early hints if the operator says so, and any protocol claims
+//! TLS where the connection has it.
 
 use std::{fmt, sync::Arc};
 
@@ -75,6 +75,7 @@ impl Features {
 pub struct Exchange {
     features: Features,
     carrier: Option<Arc<dyn Carrier>>,
+    protocol: Option<&'static str>,
 }
 
 /// What a protocol can send for a request besides its response. Called from any thread; none of it waits.
@@ -101,12 +102,25 @@ pub struct Promise {
 impl Exchange {
     /// Describes a carrier that can do nothing besides the response.
     pub const fn new(features: Features) -> Self {
-        Self { features, carrier: None }
+        Self { features, carrier: None, protocol: None }
     }
 
     /// Describes what the carrier of this request can do, and names it.
     pub fn carried(features: Features, carrier: Arc<dyn Carrier>) -> Self {
-        Self { features, carrier: Some(carrier) }
+        Self { features, carrier: Some(carrier), protocol: None }
+    }
+
+    /// Says what the client asks to speak in place of HTTP.
+    #[must_use]
+    pub const fn with_protocol(mut self, protocol: &'static str) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// What the client asks to speak in place of HTTP on the bytes of this request and its response: the `:protocol` of an
+    /// extended CONNECT (RFC 8441 §4). By HTTP/1.1 it asks with fields.
+    pub const fn protocol(&self) -> Option<&'static str> {
+        self.protocol
     }
 
     /// Names the carrier.

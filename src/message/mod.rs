@@ -6,6 +6,7 @@ mod params;
 mod request;
 mod response;
 mod stream;
+mod switch;
 mod tls;
 
 pub use body::{Body, TooLarge};
@@ -14,4 +15,5 @@ pub use params::Params;
 pub use request::{Parts, Peer, Request, accepts_trailers};
 pub use response::{Response, refusal, text};
 pub use stream::{ByteStream, Stream};
+pub use switch::{BothWays, Switch, Tunnel};
 pub use tls::TlsSession;

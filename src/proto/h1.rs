@@ -14,6 +14,8 @@
 //!            idle for a second, nothing half done
 //! ```
 //!
+//! A response that [switches](Switch) ends hyper's part, and what is left of the connection is the tunnel's (`h1/tunnel.rs`).
+//!
 //! At rest a connection has no hyper, and none of its buffers: ten thousand idle ones would hold 160 MB of them. Where very
 //! many are awake, none waits for that second.
 
@@ -22,10 +24,11 @@ mod content;
 mod hints;
 mod intake;
 mod patience;
+mod tunnel;
 mod wire;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::Future,
     io,
@@ -62,7 +65,9 @@ use crate::{
     conn::{Connection, Cx, LocalFuture, Place, Protocol, Standing},
     error::Error,
     handler::{Guarded, Reply, Stack},
-    message::{Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, text},
+    message::{
+        Body, Exchange, Feature, Features, Params, Parts, Peer, Request, Response, Stream, Switch, Tunnel, text,
+    },
 };
 
 /// How much of a connection hyper may hold in each direction, unless a head may be larger. 64 KiB, a socket buffer's worth.
@@ -77,7 +82,7 @@ const PROGRESS_BYTES: u64 = 64 * 1024;
 const REST: Duration = Duration::from_secs(1);
 
 /// What HTTP/1.1 can do. HTTP/1.0 can do nothing of it.
-const HTTP_11: Features = Features::NONE.with(Feature::Trailers);
+const HTTP_11: Features = Features::NONE.with(Feature::Trailers).with(Feature::WebSocket);
 
 /// 2048 connections with hyper's buffers, 32 MB at most, may idle for a second to be served again a little faster. From there
 /// on memory counts for more than the microsecond that it takes to get them again.
@@ -96,9 +101,18 @@ impl Protocol<Stream> for H1 {
             let Cx { stack, config, signal, place, .. } = cx;
             let serving = Serving::new(connection, stack, config, awake, place.clone());
             let wire = serving.wire.clone();
-            let end = signal.watch(serving, Serving::poll, Serving::finish).await;
-            place.renew(Standing::Resting);
-            close(end, wire).await;
+            let write_timeout = serving.site.config.write_timeout;
+            match signal.watch(serving, Serving::poll, Serving::finish).await {
+                End::Switched(tunnel) => {
+                    if let Some(mut io) = tunnel::run(tunnel, wire, write_timeout, &signal, place).await {
+                        shut(&mut io, true).await;
+                    }
+                }
+                end => {
+                    place.renew(Standing::Resting);
+                    close(end, wire).await;
+                }
+            }
         })
     }
 }
@@ -125,6 +139,8 @@ struct Site {
     awake: Awake,
     /// Whether the server stops, so that the next response is the last one.
     is_stopping: Cell<bool>,
+    /// What the connection becomes when hyper has sent the response that says so.
+    tunnel: RefCell<Option<Box<dyn Tunnel>>>,
 }
 
 /// What a connection has only while it is served.
@@ -152,6 +168,8 @@ enum End {
     Broken(io::Error),
     /// Between requests: the client left, or none came in time, or the server stops.
     Idle,
+    /// It is not HTTP any more.
+    Switched(Box<dyn Tunnel>),
 }
 
 impl Serving {
@@ -166,6 +184,7 @@ impl Serving {
             config: config.clone(),
             awake,
             is_stopping: Cell::new(false),
+            tunnel: RefCell::new(None),
         };
         Self {
             wire: Wire::new(connection.io, Limits::from(&*config)),
@@ -208,7 +227,7 @@ impl Serving {
             };
             let mut waiting = match polled {
                 Ok(waiting) => waiting,
-                Err(end) => return Poll::Ready(end),
+                Err(end) => return Poll::Ready(self.end(end)),
             };
             if self.site.is_stopping.get() {
                 waiting.leave = Some(self.site.config.idle_grace);
@@ -222,6 +241,20 @@ impl Serving {
                 Late::Reader => return Poll::Ready(End::Broken(io::ErrorKind::TimedOut.into())),
             }
         }
+    }
+
+    /// How it ended, as hyper has.
+    fn end(&mut self, end: End) -> End {
+        let tunnel = self.site.tunnel.borrow_mut().take();
+        let (End::Closed { result: Ok(()), .. }, Some(tunnel), Some(hyper)) = (&end, tunnel, self.hyper.take()) else {
+            return end;
+        };
+        // RFC 6455 §4.1: a client waits for the answer to its handshake. What it has sent without was looked at as a request.
+        if !hyper.connection.into_parts().read_buf.is_empty() || !self.wire.is_switchable() {
+            tracing::debug!(kind = "peer", "a client did not wait for the answer to its handshake");
+            return End::Idle;
+        }
+        End::Switched(tunnel)
     }
 
     /// Tells the server what the connection does. Whether content is late by the client or by the handler can't be told.
@@ -416,6 +449,12 @@ impl Future for Answering {
             hints.write(wire, polled.is_ready());
         }
         let mut response = ready!(polled);
+        if let Some(tunnel) = Switch::take(&mut response)
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            *self.site.tunnel.borrow_mut() = Some(tunnel);
+            return Poll::Ready(Ok(response.map(|_| Outgoing { body: Body::Empty, _busy: None })));
+        }
         conform(&mut response, self.is_head);
         // RFC 9112 §9.6: a response that ends the connection says so.
         let is_last =
@@ -463,7 +502,7 @@ fn conform(response: &mut Response, is_head: bool) {
     *response.version_mut() = Version::HTTP_11;
     let status = response.status();
     if status.is_informational() {
-        // RFC 9110 §15.2: not an answer. Switching protocols has its own way, which does not lead through a handler.
+        // RFC 9110 §15.2: not an answer. Who switches protocols says to what.
         tracing::error!(kind = "handler", %status, "a handler answered with an interim status");
         *response = text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     }
@@ -513,11 +552,16 @@ async fn close(end: End, wire: Wire) {
             tracing::debug!(%error, "connection broke");
             return;
         }
-        End::Idle => false,
+        End::Idle | End::Switched(_) => false,
     };
+    shut(&mut io, lingers && !has_ended).await;
+}
+
+/// Closes the stream, and waits for the client to have read what was sent.
+async fn shut(io: &mut Stream, lingers: bool) {
     // With TLS there is something to send, and a client that does not read must not keep the connection.
     let _ = timeout(LINGER, io.shutdown()).await;
-    if lingers && !has_ended {
-        linger(&mut io).await;
+    if lingers {
+        linger(io).await;
     }
 }

@@ -15,6 +15,7 @@ mod frames;
 mod head;
 mod patience;
 mod side;
+mod tunnel;
 mod turns;
 mod wire;
 
@@ -43,7 +44,7 @@ use self::{
     calm::Allowances,
     content::Content,
     frames::{Offence, PREFACE},
-    head::{Heads, Refusal},
+    head::{Heads, Refusal, WEBSOCKET},
     patience::{Late, Patience, Waiting},
     side::{Link, Pushed, Side},
     turns::Turns,
@@ -81,6 +82,7 @@ const FEATURES: Features = Features::NONE
     .with(Feature::Multiplexing)
     .with(Feature::EarlyHints)
     .with(Feature::Trailers)
+    .with(Feature::WebSocket)
     .with(Feature::Priority);
 
 /// HTTP/2.
@@ -206,6 +208,7 @@ impl Serving {
     fn finish(&mut self) {
         self.is_finishing = true;
         self.h2.graceful_shutdown();
+        self.streams.iter_mut().for_each(Answering::stop);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -308,18 +311,26 @@ impl Serving {
             write_timeout: site.config.write_timeout,
         };
         let mut asked_priority = Said::default();
+        let is_connect = head.method == Method::CONNECT;
+        let mut tunnel = None;
         let reply = match site.heads.conform(&mut head) {
             Ok(found) => {
                 asked.takes_trailers = found.takes_trailers;
                 asked_priority = found.priority;
-                let body = if !asked.has_content {
+                let body = if is_connect {
+                    tunnel = Some(incoming);
+                    Body::Empty
+                } else if !asked.has_content {
                     Body::Empty
                 } else {
                     let declared = declared_length(&head.headers);
                     Body::stream(Content::new(incoming, declared, found.has_expectation, side.clone(), &site.config))
                 };
                 let features = if has_pushes { site.features.with(Feature::Push) } else { site.features };
-                let exchange = Exchange::carried(features, side.clone());
+                let mut exchange = Exchange::carried(features, side.clone());
+                if is_connect {
+                    exchange = exchange.with_protocol(WEBSOCKET);
+                }
                 site.stack.answer(site.request(head.method, head.uri, head.headers, body, exchange))
             }
             Err(Refusal::Malformed(why)) => {
@@ -335,7 +346,7 @@ impl Serving {
             }
         };
         let ticket = site.turns.ticket(stream, asked_priority);
-        self.run(Answering::new(asked, Channel::Asked(side), ticket, reply), cx);
+        self.run(Answering::new(asked, Channel::Asked(side), ticket, reply).tunnelling(tunnel), cx);
     }
 
     /// Answers a request that was promised.

@@ -311,8 +311,8 @@ fn a_request_says_what_its_carrier_can_do() {
         let mut client = served.connect();
 
         for (head, expected) in [
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "1.1 []"),
-            ("GET / HTTP/1.1\r\nHost: a\r\nTE: gzip, Trailers\r\n\r\n", "1.1 [\"trailers\"]"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "1.1 [\"websocket\"]"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTE: gzip, Trailers\r\n\r\n", "1.1 [\"trailers\", \"websocket\"]"),
             ("GET / HTTP/1.0\r\nTE: trailers\r\nConnection: keep-alive\r\n\r\n", "1.0 []"),
         ] {
             client.send(head).await;

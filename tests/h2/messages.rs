@@ -536,6 +536,6 @@ fn says_what_it_can_do() {
 
         client.headers(WHOLE, 1, &fields).await;
 
-        assert_eq!(client.answer(1).await.1, "multiplexing push early_hints trailers priority");
+        assert_eq!(client.answer(1).await.1, "multiplexing push early_hints trailers websocket priority");
     });
 }

@@ -124,6 +124,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         Self { io, ahead: Vec::new() }
     }
 
+    /// Takes it apart: the connection, and what was read ahead.
+    pub(crate) fn into_parts(self) -> (IO, Vec<u8>) {
+        (self.io, self.ahead)
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.io.write_all(bytes.as_ref()).await.expect("the server takes bytes");
     }

@@ -25,7 +25,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use pyo3::{intern, prelude::*};
 
 pub(crate) use bell::Bell;
-pub(crate) use context::run_in_copy;
+pub(crate) use context::{Entered, run_in_copy};
 pub(crate) use event_loop::{EventLoop, Home, ends_loop, pass_on};
 pub(crate) use fork::generation;
 pub(crate) use parked::Parked;
@@ -55,6 +55,15 @@ thread_local! {
 /// The seat of this thread: none on a thread that no driver has set up.
 pub(crate) fn seat() -> Option<Seat> {
     SEAT.with_borrow(Clone::clone)
+}
+
+/// The loop behind this runtime thread; none on others.
+pub(crate) fn home() -> Option<Arc<Home>> {
+    SEAT.with_borrow(|seat| match seat {
+        Some(Seat::Here(event_loop)) => Some(event_loop.home()),
+        Some(Seat::There(there)) => Some(there.home()),
+        None => None,
+    })
 }
 
 /// Gives this thread a seat, or takes it away.

@@ -128,6 +128,12 @@ impl Wire {
         self.0.borrow().is_at_rest()
     }
 
+    /// Whether nothing has come behind the last request.
+    pub(super) fn is_switchable(&self) -> bool {
+        let state = self.0.borrow();
+        state.intake.is_at_rest(state.parsed) && !state.intake.is_within_head() && !state.intake.has_refused()
+    }
+
     /// Gives up the memory that only hyper needs.
     pub(super) fn rest(&self) {
         self.0.borrow_mut().gathered = Vec::new();

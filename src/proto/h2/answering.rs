@@ -5,6 +5,7 @@
 //!     └───────────────────▲  ▲│     ▲      (no content, or little)
 //!     └──────────────────────┼┘     │
 //!     └──────────────────────┴──────┘      (the client gave up)
+//! Replying ──► Tunnelling ──► Sent         (the response switches to another protocol)
 //! ```
 //!
 //! Dropping it resets the stream and drops the reply, which cancels the handler.
@@ -20,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream, server::SendPushedResponse};
+use h2::{Reason, RecvStream, SendStream, server::SendPushedResponse};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Sleep, sleep};
@@ -28,12 +29,13 @@ use tokio::time::{Sleep, sleep};
 use super::{
     head::is_connection_specific,
     side::{PushPlace, Side, remove_connection_specific},
+    tunnel::Tunnelling,
     turns::Ticket,
 };
 use crate::{
     error::Error,
     handler::Guarded,
-    message::{Body, Response, text},
+    message::{Body, Response, Switch, text},
     proto::{
         date,
         linger::LINGER,
@@ -55,6 +57,8 @@ pub(super) struct Answering {
     write_timeout: Duration,
     /// Held while the server works, and the client can do nothing.
     working: Option<Rc<()>>,
+    /// What the client sends if it has asked for a tunnel.
+    incoming: Option<RecvStream>,
 }
 
 /// Where the response goes.
@@ -68,6 +72,7 @@ pub(super) enum Channel {
 enum State {
     Replying(Guarded),
     Sending(Box<Sending>),
+    Tunnelling(Box<Tunnelling>),
     /// Everything was handed to h2, and content may still come that nobody reads.
     Sent(Option<Pin<Box<Sleep>>>),
     Done,
@@ -86,12 +91,36 @@ impl Answering {
     pub(super) fn new(asked: Asked, channel: Channel, ticket: Ticket, reply: Guarded) -> Self {
         let Asked { stream, is_head, has_content, takes_trailers, write_timeout } = asked;
         let state = State::Replying(reply);
-        Self { stream, channel, state, ticket, is_head, has_content, takes_trailers, write_timeout, working: None }
+        Self {
+            stream,
+            channel,
+            state,
+            ticket,
+            is_head,
+            has_content,
+            takes_trailers,
+            write_timeout,
+            working: None,
+            incoming: None,
+        }
+    }
+
+    /// The client has asked for a tunnel, and this is what comes through it (RFC 8441 §5).
+    pub(super) fn tunnelling(mut self, incoming: Option<RecvStream>) -> Self {
+        self.incoming = incoming;
+        self
+    }
+
+    /// The server stops.
+    pub(super) fn stop(&mut self) {
+        if let State::Tunnelling(tunnelling) = &mut self.state {
+            tunnelling.stop();
+        }
     }
 
     /// Counts among those for which the server works, as long as it does.
     pub(super) fn work(&mut self, working: &Rc<()>) {
-        if matches!(self.state, State::Replying(_)) && !self.has_content {
+        if matches!(self.state, State::Replying(_)) && (!self.has_content || self.incoming.is_some()) {
             self.working = Some(working.clone());
         }
     }
@@ -103,6 +132,17 @@ impl Answering {
 
     /// Sends the head, and content that can be sent at once. What is left is [`State::Sending`].
     fn begin(&mut self, mut response: Response) -> State {
+        if let Some(incoming) = self.incoming.take() {
+            match self.switch(&mut response, incoming) {
+                Ok(tunnelling) => return State::Tunnelling(Box::new(tunnelling)),
+                Err(incoming) => self.leave(incoming),
+            }
+            // RFC 9110 §9.3.6: any 2xx says that there is a tunnel.
+            if response.status().is_success() {
+                tracing::debug!("an extended CONNECT was answered with no tunnel");
+                response = text(StatusCode::NOT_IMPLEMENTED, "This is no WebSocket");
+            }
+        }
         if conform(&mut response, self.is_head).priority {
             self.ticket.say(Said::in_fields(response.headers()));
         }
@@ -146,6 +186,31 @@ impl Answering {
         State::Sending(Box::new(sending))
     }
 
+    /// Opens the tunnel that a response asks for. Err: it asks for none, or the client has gone.
+    fn switch(&mut self, response: &mut Response, incoming: RecvStream) -> Result<Tunnelling, RecvStream> {
+        let tunnel = Switch::take(response).filter(|_| response.status() == StatusCode::OK);
+        let Some(tunnel) = tunnel else { return Err(incoming) };
+        remove_connection_specific(response.headers_mut());
+        response.headers_mut().entry(header::DATE).or_insert_with(date::now);
+        let mut head = http::Response::new(());
+        *head.headers_mut() = std::mem::take(response.headers_mut());
+        match self.channel.send_response(head, false) {
+            Ok(sending) => Ok(Tunnelling::new(tunnel, sending, incoming)),
+            Err(error) => {
+                tracing::debug!(%error, "response not sent");
+                Err(incoming)
+            }
+        }
+    }
+
+    /// Leaves what the client sends to be thrown away.
+    fn leave(&mut self, incoming: RecvStream) {
+        if let Channel::Asked(side) = &self.channel {
+            self.has_content = true;
+            side.leave(incoming);
+        }
+    }
+
     /// RFC 9113 §8.1: a client may be asked to stop by a reset without an error, and must not lose the response by that.
     /// Clients do, if it comes before they have looked at the response. So the rest of the content is taken for a while.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -181,6 +246,11 @@ impl Future for Answering {
                         this.channel.count_late_reader();
                     }
                     this.state = State::Sent(None);
+                }
+                State::Tunnelling(tunnelling) => {
+                    let incoming = ready!(tunnelling.poll(&mut this.ticket, cx));
+                    this.state = State::Sent(None);
+                    this.leave(incoming);
                 }
                 State::Sent(_) => {
                     if this.poll_discard(cx).is_pending()
@@ -419,7 +489,7 @@ impl Has {
 fn conform(response: &mut Response, is_head: bool) -> Has {
     let status = response.status();
     if status.is_informational() {
-        // RFC 9110 §15.2: not an answer. Switching protocols has its own way, which does not lead through a handler.
+        // RFC 9110 §15.2: not an answer. Who switches protocols says to what.
         tracing::error!(kind = "handler", %status, "a handler answered with an interim status");
         *response = text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     }

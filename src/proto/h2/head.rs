@@ -8,6 +8,7 @@
 //!    cookies are one field.
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
 
 use super::super::{
@@ -15,6 +16,9 @@ use super::super::{
     strict::is_host,
 };
 use crate::{config::Config, message::accepts_trailers};
+
+/// The only `:protocol` of an extended CONNECT that is served (RFC 8441 §5).
+pub(super) const WEBSOCKET: &str = "websocket";
 
 /// Why a request does not reach the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +66,17 @@ impl Heads {
             if head.uri.authority().is_none() {
                 return Err(Malformed("CONNECT without :authority (RFC 9113 section 8.5)"));
             }
-            return Err(Answer(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served here (RFC 9110 section 9.3.6)"));
+            // RFC 8441 §4: with `:protocol` it has a scheme and a path, as others.
+            match head.extensions.get::<Protocol>().map(Protocol::as_str) {
+                Some(WEBSOCKET) => {}
+                Some(_) => {
+                    return Err(Answer(StatusCode::NOT_IMPLEMENTED, "the protocol here is websocket (RFC 8441)"));
+                }
+                None => {
+                    let says = "CONNECT is not served here (RFC 9110 section 9.3.6)";
+                    return Err(Answer(StatusCode::NOT_IMPLEMENTED, says));
+                }
+            }
         }
         if head.uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
             return Err(Answer(StatusCode::BAD_REQUEST, "the scheme is not http or https (RFC 9113 section 8.3.1)"));

@@ -1,0 +1,358 @@
+//! Waiting for a WebSocket: what handlers await, or block for.
+//!
+//! Rules:
+//! 1. What a handler's task waits for looks like a future to it, and is none: when the connection's task has news, it steps
+//!    the handler's task right there, with no callback through the loop. A message costs neither a future nor a turn of it.
+//! 2. That is right because the core wakes applications only from the connection's task, which runs below `select`, where no
+//!    task of the loop's is current. With the thread driver it is a job on the loop's thread, where none is either.
+//! 3. News are only told, never handed over: what was waited for stays where it is until the task takes it, so that nothing is
+//!    lost if the task is cancelled in between.
+//! 4. One waits at a time, for messages; several may wait for room.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+};
+
+use httpy::ws::Prepared;
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration},
+    intern,
+    prelude::*,
+    types::PyDict,
+};
+
+use super::{Form, Inner};
+use crate::{
+    driver::{self, Entered, Home, Seat, ends_loop, pass_on},
+    plan::call_one,
+};
+
+/// What steps a task that waits.
+pub(super) struct Waiter {
+    news: Py<News>,
+}
+
+impl Waiter {
+    pub(super) fn new(py: Python<'_>, home: &Arc<Home>) -> PyResult<Arc<Self>> {
+        let news = News {
+            home: home.clone(),
+            awaited_by: Mutex::default(),
+            is_blocking: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
+        };
+        Ok(Arc::new(Self { news: Py::new(py, news)? }))
+    }
+
+    /// Steps the task that waits, if one does. The loop's thread, with no task current.
+    fn step(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) {
+        let Some(AwaitedBy { callback, context }) = self.news.get().take() else { return };
+        let stepped =
+            Entered::new(context.bind(py).clone()).and_then(|_entered| call_one(&callback, self.news.bind(py)));
+        match stepped {
+            Ok(_) => {}
+            Err(error) if ends_loop(py, &error) => pass_on(py, event_loop, &error),
+            Err(error) => error.write_unraisable(py, Some(callback.bind(py))),
+        }
+    }
+}
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        match driver::seat() {
+            Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(self.news.get().take()),
+            Some(Seat::Here(event_loop)) => {
+                driver::pause();
+                Python::attach(|py| {
+                    // In somebody's first step a task is current: then it is not the connection's task that wakes.
+                    if event_loop.is_stepping() {
+                        News::step_soon(self.news.bind(py));
+                    } else {
+                        self.step(py, event_loop.object(py));
+                    }
+                    event_loop.after_python(py);
+                    // Not later, when nobody may be attached.
+                    drop(self);
+                });
+            }
+            Some(Seat::There(there)) => {
+                there.tell(Box::new(move |py, event_loop| self.step(py, event_loop.object(py))));
+            }
+            // The runtime is gone, and with it the loop.
+            None => drop(self.news.get().take()),
+        }
+    }
+}
+
+/// The part of a future that `Task.__step` and `Task.__wakeup` use. Nobody else ever sees it.
+#[pyclass(frozen, module = "httpy._httpy", name = "_SocketNews")]
+pub(super) struct News {
+    home: Arc<Home>,
+    awaited_by: Mutex<Option<AwaitedBy>>,
+    /// Whether the task has yet to see that it is to wait.
+    is_blocking: AtomicBool,
+    is_cancelled: AtomicBool,
+}
+
+/// What wakes a task, and in which context.
+struct AwaitedBy {
+    callback: Py<PyAny>,
+    context: Py<PyAny>,
+}
+
+impl News {
+    fn lock(&self) -> MutexGuard<'_, Option<AwaitedBy>> {
+        self.awaited_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<AwaitedBy> {
+        self.lock().take()
+    }
+
+    /// Has the loop wake the task. Returns whether one waits.
+    fn step_soon(slf: &Bound<'_, Self>) -> bool {
+        let py = slf.py();
+        let Some(AwaitedBy { callback, context }) = slf.get().take() else { return false };
+        let keywords = PyDict::new(py);
+        let called = keywords.set_item(intern!(py, "context"), context).and_then(|()| {
+            let event_loop = slf.get().home.event_loop.bind(py);
+            event_loop.call_method(intern!(py, "call_soon"), (&callback, slf), Some(&keywords))
+        });
+        if let Err(error) = called {
+            error.write_unraisable(py, Some(callback.bind(py)));
+        }
+        true
+    }
+}
+
+#[pymethods]
+impl News {
+    #[getter(_asyncio_future_blocking)]
+    fn is_blocking(&self) -> bool {
+        self.is_blocking.load(Relaxed)
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, value: bool) {
+        self.is_blocking.store(value, Relaxed);
+    }
+
+    fn get_loop<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.home.event_loop.bind(py).clone()
+    }
+
+    #[pyo3(signature = (callback, *, context))]
+    fn add_done_callback(&self, callback: Py<PyAny>, context: Py<PyAny>) {
+        let last = self.lock().replace(AwaitedBy { callback, context });
+        drop(last);
+    }
+
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_cancelled.swap(false, Relaxed) {
+            let cancelled = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "CancelledError"))?;
+            return Err(PyErr::from_value(cancelled.call0()?));
+        }
+        Ok(())
+    }
+
+    /// Has the task stop waiting.
+    #[pyo3(signature = (msg=None))]
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<&Bound<'_, PyAny>>) -> bool {
+        let _ = msg;
+        let is_awaited = Self::step_soon(slf);
+        slf.get().is_cancelled.store(is_awaited, Relaxed);
+        is_awaited
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(awaited_by) = self.awaited_by.try_lock()
+            && let Some(AwaitedBy { callback, context }) = &*awaited_by
+        {
+            visit.call(callback)?;
+            visit.call(context)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        drop(self.take());
+    }
+}
+
+/// What is waited for.
+pub(super) enum What {
+    /// The next message.
+    Message(Form),
+    /// Room to send this.
+    Room(Prepared),
+}
+
+/// An awaitable of a WebSocket's: what a coroutine is to a task.
+#[pyclass(frozen, module = "httpy._httpy", name = "_SocketWait")]
+pub(super) struct Wait {
+    inner: Arc<Inner>,
+    what: What,
+    /// None before it had to wait.
+    waiter: OnceLock<Arc<Waiter>>,
+}
+
+impl Wait {
+    pub(super) fn new(inner: Arc<Inner>, what: What) -> Self {
+        Self { inner, what, waiter: OnceLock::new() }
+    }
+
+    /// What steps its task. Those who wait for messages share one, as one waits at a time.
+    fn waiter(&self, py: Python<'_>) -> PyResult<&Arc<Waiter>> {
+        let make = || Waiter::new(py, &self.inner.home);
+        match &self.what {
+            What::Message(_) => get_or_try_init(&self.inner.waiter, make),
+            What::Room(_) => get_or_try_init(&self.waiter, make),
+        }
+    }
+
+    /// Looks for what is waited for. None: it is not there yet, and the waker will say when it is.
+    fn poll<'py>(&self, py: Python<'py>, cx: &mut Context<'_>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match &self.what {
+            What::Message(form) => match self.inner.open()?.receiver.poll_receive(cx) {
+                Poll::Ready(Ok(message)) => self.inner.shape(py, &message, *form).map(Some),
+                Poll::Ready(Err(_)) if *form == Form::Next => Err(PyStopAsyncIteration::new_err(())),
+                Poll::Ready(Err(close)) => Err(self.inner.disconnected(py, &close)),
+                Poll::Pending => Ok(None),
+            },
+            What::Room(message) => match self.inner.open()?.sender.poll_send(message, cx) {
+                Poll::Ready(Ok(_)) => Ok(Some(py.None().into_bound(py))),
+                Poll::Ready(Err(_)) => Err(self.inner.closed(py)),
+                Poll::Pending => Ok(None),
+            },
+        }
+    }
+
+    /// Waits on a thread that may block.
+    pub(super) fn block<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let parked = Arc::new(Parked { thread: thread::current(), is_woken: AtomicBool::new(false) });
+        let waker = Waker::from(parked.clone());
+        loop {
+            if let Some(found) = self.poll(py, &mut Context::from_waker(&waker))? {
+                return Ok(found);
+            }
+            py.detach(|| {
+                while !parked.is_woken.swap(false, std::sync::atomic::Ordering::AcqRel) {
+                    thread::park();
+                }
+            });
+        }
+    }
+}
+
+/// A thread that blocks.
+struct Parked {
+    thread: Thread,
+    is_woken: AtomicBool,
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.is_woken.store(true, std::sync::atomic::Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+fn get_or_try_init<T>(place: &OnceLock<T>, make: impl FnOnce() -> PyResult<T>) -> PyResult<&T> {
+    if place.get().is_none() {
+        let _ = place.set(make()?);
+    }
+    place.get().ok_or_else(|| PyRuntimeError::new_err("a value that was set is gone"))
+}
+
+#[pymethods]
+impl Wait {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// One step of awaiting: ends with what is waited for, or yields what brings news of it.
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let waiter = this.waiter(py)?;
+        let news = waiter.news.get();
+        if news.lock().is_some() {
+            return Err(PyRuntimeError::new_err("another task waits for the next message of this WebSocket"));
+        }
+        let waker = Waker::from(waiter.clone());
+        match this.poll(py, &mut Context::from_waker(&waker))? {
+            Some(found) => Err(PyStopIteration::new_err((found.unbind(),))),
+            None => {
+                news.is_blocking.store(true, Relaxed);
+                Ok(waiter.news.bind(py).clone().into_any())
+            }
+        }
+    }
+
+    fn send<'py>(slf: &Bound<'py, Self>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        Self::__next__(slf)
+    }
+
+    #[pyo3(signature = (error, value=None, _traceback=None))]
+    fn throw(
+        &self,
+        error: Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        _traceback: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        Err(PyErr::from_value(value.filter(|value| !value.is_none()).unwrap_or(error)))
+    }
+
+    fn close(&self) {}
+}
+
+/// What is awaited where there is nothing to wait for.
+#[pyclass(frozen, module = "httpy._httpy", name = "_SocketDone")]
+pub(super) struct Done;
+
+impl Done {
+    /// The one there is.
+    pub(super) fn get(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        static DONE: pyo3::sync::PyOnceLock<Py<Done>> = pyo3::sync::PyOnceLock::new();
+        DONE.get_or_try_init(py, || Py::new(py, Done)).map(|done| done.bind(py).clone().into_any())
+    }
+}
+
+#[pymethods]
+impl Done {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    fn send(&self, _value: Py<PyAny>) -> PyResult<()> {
+        Err(PyStopIteration::new_err(()))
+    }
+
+    #[pyo3(signature = (error, value=None, _traceback=None))]
+    fn throw(
+        &self,
+        error: Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        _traceback: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        Err(PyErr::from_value(value.filter(|value| !value.is_none()).unwrap_or(error)))
+    }
+
+    fn close(&self) {}
+}

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RouteError,
         WebSocketDisconnect,
     )
+    from .hosting import ASGI, WSGI
     from .responses import (
         HTMLResponse,
         JSONResponse,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .server import Server
 
 __all__ = [
+    "ASGI",
     "App",
     "Certificate",
     "ClientDisconnected",
@@ -79,6 +81,7 @@ __all__ = [
     "Server",
     "StreamingResponse",
     "TLSSession",
+    "WSGI",
     "WebSocketDisconnect",
     "__version__",
     "accepted",
@@ -115,6 +118,7 @@ _HOMES = {
         "RouteError",
         "WebSocketDisconnect",
     ),
+    "hosting": ("ASGI", "WSGI"),
     "responses": (
         "HTMLResponse",
         "JSONResponse",

@@ -459,6 +459,20 @@ class Endpoint:
         label: str = ...,
         middleware: Sequence[Any] = ...,
     ) -> Self: ...
+    @staticmethod
+    def hosting(
+        app: Callable[..., Any],
+        interface: Literal["asgi", "wsgi"],
+        *,
+        context: Context,
+        label: str = ...,
+        debug: bool = False,
+    ) -> Endpoint:
+        """An ASGI or WSGI app as an endpoint: it answers everything at or below a route by itself.
+
+        Raises:
+            ValueError: if interface is none.
+        """
 
 @final
 class Context:
@@ -503,6 +517,8 @@ class Routes:
         Raises:
             RouteError: if the prefix is malformed or has parameters.
         """
+    def hand_over(self, endpoint: Endpoint, /) -> None:
+        """Has one endpoint answer everything, instead of routes."""
 
 def build_path(pattern: str, params: Mapping[str, Any], /) -> str:
     """Builds the path of a pattern, percent-encoded.

@@ -18,6 +18,7 @@ mod failures;
 mod fields;
 #[cfg(unix)]
 mod hangup;
+mod hosting;
 mod json;
 mod log;
 mod onward;

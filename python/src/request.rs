@@ -31,6 +31,7 @@ use crate::{
     json,
     plan::Plan,
     query::{self, QueryParams},
+    site::Site,
     tls::PyTlsSession,
 };
 
@@ -70,6 +71,8 @@ pub(crate) struct PyRequest {
     json: OnceLock<Py<PyAny>>,
     state: OnceLock<Py<PyAny>>,
     id: PyOnceLock<Py<PyString>>,
+    /// Where it is, for an app of another interface behind middleware.
+    site: OnceLock<Arc<Site>>,
 }
 
 impl PyRequest {
@@ -88,7 +91,23 @@ impl PyRequest {
             json: OnceLock::new(),
             state: OnceLock::new(),
             id: PyOnceLock::new(),
+            site: OnceLock::new(),
         }
+    }
+
+    /// Says where it is.
+    pub(crate) fn set_site(&self, site: Arc<Site>) {
+        let _ = self.site.set(site);
+    }
+
+    /// The content, for an app of another interface: what has arrived, or is to, unless somebody else reads that already. And
+    /// where that app is to run.
+    pub(crate) fn take_content(&self) -> (Content, Option<Arc<Site>>) {
+        let content = match &self.arriving {
+            None => Content::Whole(self.body.clone()),
+            Some(arriving) => Content::Arriving(arriving.share()),
+        };
+        (content, self.site.get().cloned())
     }
 
     pub(crate) fn head(&self) -> &Head {

@@ -459,8 +459,9 @@ class Endpoint:
         label: str = ...,
         middleware: Sequence[Any] = ...,
     ) -> Self: ...
-    @staticmethod
+    @classmethod
     def hosting(
+        cls,
         app: Callable[..., Any],
         interface: Literal["asgi", "wsgi"],
         *,

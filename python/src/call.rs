@@ -15,7 +15,7 @@ use httpy::{
     middleware::{InFlight, within},
     route::Pattern,
 };
-use pyo3::{PyTraverseError, PyVisit, exceptions::PyException, prelude::*, types::PyDict};
+use pyo3::{PyTraverseError, PyVisit, exceptions::PyException, prelude::*, types::{PyDict, PyType}};
 
 use crate::{
     afterwards,
@@ -98,16 +98,17 @@ impl Endpoint {
     }
 
     /// An ASGI or WSGI app as an endpoint: it answers everything at or below a route by itself.
-    #[staticmethod]
+    #[classmethod]
     #[pyo3(signature = (app, interface, *, context, label=String::new(), debug=false))]
     fn hosting(
-        py: Python<'_>,
+        class: &Bound<'_, PyType>,
         app: Py<PyAny>,
         interface: &str,
         context: &PyContext,
         label: String,
         debug: bool,
     ) -> PyResult<Self> {
+        let py = class.py();
         let interface = Interface::parse(interface)?;
         Ok(Self {
             plan: Plan::new(py, app.clone_ref(py), Vec::new(), 0, crate::required(py)?.bind(py))?,

@@ -337,7 +337,7 @@ impl Exchange {
             ("http.response.zerocopysend", Phase::Started | Phase::Sending) => self.file(py, message),
             ("http.response.trailers", Phase::Trailing) => {
                 let headers = read_headers(py, message)?;
-                self.outlet.trail(headers, truth(message, intern!(py, "more_trailers"))?)?;
+                self.outlet.trail(&headers, truth(message, intern!(py, "more_trailers"))?);
                 self.outlet.give(py);
                 Ok(None)
             }
@@ -408,7 +408,7 @@ impl Exchange {
         let Some(path) = path.and_then(|path| path.extract::<std::path::PathBuf>().ok()) else {
             return Err(PyTypeError::new_err("http.response.pathsend has a str as its path"));
         };
-        // RFC: none. A relative path would be one of the process's folder, which is nobody's intention.
+        // A relative path would be one of the process's folder, which is nobody's intention.
         if !path.is_absolute() {
             let message = format!("http.response.pathsend has an absolute path, found {}", path.display());
             return Err(PyValueError::new_err(message));

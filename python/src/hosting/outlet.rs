@@ -207,12 +207,11 @@ impl Outlet {
     }
 
     /// Adds to the trailer section, and sends it with the last part.
-    ///
-    /// # Errors
-    /// `RuntimeError` if it is not time for that.
-    pub(super) fn trail(&self, headers: HeaderMap, more: bool) -> PyResult<()> {
+    pub(super) fn trail(&self, headers: &HeaderMap, more: bool) {
         let mut state = self.lock();
-        state.trailers.extend(headers);
+        for (name, value) in headers {
+            state.trailers.append(name, value.clone());
+        }
         if !more {
             state.phase = Phase::Complete;
             let trailers = std::mem::take(&mut state.trailers);
@@ -220,7 +219,6 @@ impl Outlet {
                 flow.finish(Some(trailers));
             }
         }
-        Ok(())
     }
 
     /// How many bytes of content the app has declared and not sent.

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Version, header};
 use httpy::message::{Feature, TlsSession};
 use percent_encoding::percent_decode_str;
 use pyo3::{
@@ -188,7 +188,15 @@ fn headers<'py>(py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyList>
     if let Some(host) = missing_host(seen) {
         list.append((PyBytes::new(py, b"host"), PyBytes::new(py, host.as_bytes())))?;
     }
+    // Where the host was a pseudo-field it comes first; it is a field of the request by now.
+    let is_pseudo = seen.version >= Version::HTTP_2;
+    if is_pseudo && let Some(host) = seen.headers.get(header::HOST) {
+        list.append((PyBytes::new(py, b"host"), PyBytes::new(py, host.as_bytes())))?;
+    }
     for (name, value) in seen.headers {
+        if is_pseudo && name == header::HOST {
+            continue;
+        }
         list.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
     }
     Ok(list)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any, Optional, TextIO, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Optional, TextIO, TypeVar, Union
 
 from . import _httpy, hints
 from .describe import describe_app
@@ -15,6 +15,9 @@ from .failures import ErrorHandlers
 from .lifespan import Lifespan, check_hook
 from .routing import Registry, Route, check_prefix
 from .servable import Contexts, Servable
+
+if TYPE_CHECKING:
+    from .guest import ASGIGuest, WSGIGuest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _Path = Union[str, "os.PathLike[str]"]
@@ -62,6 +65,8 @@ class App(Registry, Servable):
         self._redirect_slashes = redirect_slashes
         self._lifespan = Lifespan(lifespan)
         self._errors = ErrorHandlers(debug)
+        self._asgi: Optional[ASGIGuest] = None
+        self._wsgi: Optional[WSGIGuest] = None
 
     @property  # type: ignore[override]
     def debug(self) -> bool:
@@ -215,6 +220,29 @@ class App(Registry, Servable):
         status = run_app(self, given, sys._getframe(1).f_globals)
         if status:
             raise SystemExit(status)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Is the app as an ASGI app, for other servers: `uvicorn module:app`.
+
+        Args:
+            scope: What ASGI tells of a connection.
+            receive: Gives its messages.
+            send: Takes the app's messages.
+        """
+        if self._asgi is None:
+            from .guest import ASGIGuest
+
+            self._asgi = ASGIGuest(self)
+        await self._asgi(scope, receive, send)
+
+    @property
+    def wsgi(self) -> Callable[..., Iterable[bytes]]:
+        """The app as a WSGI app, for other servers: `gunicorn module:app.wsgi`."""
+        if self._wsgi is None:
+            from .guest import WSGIGuest
+
+            self._wsgi = WSGIGuest(self)
+        return self._wsgi
 
     def describe(self, file: Optional[TextIO] = None) -> None:
         """Prints the routes, and the chain of middleware with where each stage runs.

@@ -16,6 +16,7 @@ mod driver;
 mod errors;
 mod failures;
 mod fields;
+mod guest;
 #[cfg(unix)]
 mod hangup;
 mod hosting;
@@ -54,6 +55,7 @@ pub mod _httpy {
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
+        guest::Guest,
         json::{json_dumps, json_layout, json_loads},
         log::forward_logs,
         onward::{Next, Onward},

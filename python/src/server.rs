@@ -344,7 +344,7 @@ impl Count {
 }
 
 /// Reads a configuration: what is not named keeps its default.
-fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<Config> {
+pub(crate) fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<Config> {
     let mut config = Config::default();
     let Some(values) = values else { return Ok(config) };
     for (name, value) in values.iter() {

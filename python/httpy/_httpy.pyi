@@ -138,6 +138,13 @@ class Request:
     def raw_path(self) -> bytes:
         """The path as it was sent."""
     @property
+    def environ(self) -> dict[str, Any]:
+        """The request as WSGI has it (PEP 3333): a dict of its own, made once.
+
+        For what is made for WSGI: `webob.Request(request.environ)`, `werkzeug.Request(request.environ)`. Its `wsgi.input` has
+        the content; in a handler with `stream=True` it waits for that, which only a `def` handler may.
+        """
+    @property
     def root_path(self) -> str:
         """The path that a proxy and the mounts on the way have taken."""
     @property

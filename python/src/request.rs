@@ -28,6 +28,7 @@ use crate::{
     driver::Watch,
     errors, fields,
     fields::Headers,
+    hosting::environ_of,
     json,
     plan::Plan,
     query::{self, QueryParams},
@@ -73,6 +74,7 @@ pub(crate) struct PyRequest {
     id: PyOnceLock<Py<PyString>>,
     /// Where it is, for an app of another interface behind middleware.
     site: OnceLock<Arc<Site>>,
+    environ: OnceLock<Py<PyAny>>,
 }
 
 impl PyRequest {
@@ -92,6 +94,7 @@ impl PyRequest {
             state: OnceLock::new(),
             id: PyOnceLock::new(),
             site: OnceLock::new(),
+            environ: OnceLock::new(),
         }
     }
 
@@ -205,6 +208,16 @@ impl PyRequest {
     #[getter]
     fn raw_path<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.head.uri.path().as_bytes())
+    }
+
+    /// The request as WSGI has it (PEP 3333): a dict of its own, made once.
+    #[getter]
+    fn environ<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let make = || {
+            let (content, _) = self.take_content();
+            environ_of(py, &(&self.head).into(), self.context.root_path(), content)
+        };
+        once(py, &self.environ, make).cloned()
     }
 
     /// The path that a proxy and the mounts on the way have taken.
@@ -496,6 +509,7 @@ impl PyRequest {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // No clear is needed: whatever closes a cycle from here is a dict or an object that can be cleared.
         visit.call(self.json.get())?;
+        visit.call(self.environ.get())?;
         visit.call(self.state.get())
     }
 }

@@ -15,11 +15,12 @@ use pyo3::{
     exceptions::PyTypeError,
     intern,
     prelude::*,
+    sync::PyOnceLock,
     types::{PyDict, PyString},
 };
 
-use super::{Hosted, Seen, scope};
-use crate::fields;
+use super::{Hosted, Seen, scope, wsgi::Input};
+use crate::{arriving::Content, fields};
 
 /// What is the same in each environ of an app.
 pub(super) struct Template(Py<PyDict>);
@@ -55,8 +56,17 @@ impl Hosted {
     }
 }
 
+/// The environ of a request to a handler, for what is made for WSGI: WebOb's requests, Werkzeug's.
+pub(crate) fn environ_of(py: Python<'_>, seen: &Seen<'_>, before: &str, content: Content) -> PyResult<Py<PyAny>> {
+    static TEMPLATE: PyOnceLock<Template> = PyOnceLock::new();
+    let environ = TEMPLATE.get_or_try_init(py, || Template::new(py))?.0.bind(py).copy()?;
+    fill(&environ, seen, before)?;
+    environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(content, None))?)?;
+    Ok(environ.into_any().unbind())
+}
+
 /// Fills in what a request says.
-pub(super) fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<()> {
+fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<()> {
     let py = environ.py();
     let (root, path) = seen.uri.path().split_at(seen.root_len);
     environ.set_item(intern!(py, "REQUEST_METHOD"), scope::method(py, seen.method))?;

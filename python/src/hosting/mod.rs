@@ -31,6 +31,7 @@ use pyo3::{
 
 pub(crate) use self::{
     asgi::{conclude, fail, log_end},
+    environ::environ_of,
     outlet::{Ended, Outlet},
 };
 use crate::{

@@ -94,7 +94,7 @@ fn environ<'py>(
     outlet: &Arc<Outlet>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let environ = hosted.environ(py, seen)?;
-    let input = Input { outlet: outlet.clone(), state: Mutex::new(Reading { incoming: content.into(), buffer: Bytes::new() }) };
+    let input = Input::new(content, Some(outlet.clone()));
     environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, input)?)?;
     Ok(environ)
 }
@@ -307,7 +307,7 @@ impl Write {
 #[pyclass(frozen, module = "httpy._httpy", name = "_Input")]
 pub(crate) struct Input {
     /// Whose response says that the content is too large.
-    outlet: Arc<Outlet>,
+    outlet: Option<Arc<Outlet>>,
     state: Mutex<Reading>,
 }
 
@@ -318,6 +318,10 @@ struct Reading {
 }
 
 impl Input {
+    pub(super) fn new(content: Content, outlet: Option<Arc<Outlet>>) -> Self {
+        Self { outlet, state: Mutex::new(Reading { incoming: content.into(), buffer: Bytes::new() }) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Reading> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -358,7 +362,9 @@ impl Input {
         match end {
             End::Whole => Ok(()),
             End::TooLarge(message) => {
-                self.outlet.refuse_from_thread(too_large(message));
+                if let Some(outlet) = &self.outlet {
+                    outlet.refuse_from_thread(too_large(message));
+                }
                 Err(errors::client_disconnected(py, message.clone()))
             }
             End::Gone | End::Answered => {

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     arriving::{Content, End, Found},
+    fields,
     failures::{internal_error, log_failure},
     plan::vectorcall,
 };
@@ -185,7 +186,8 @@ impl Exchange {
     }
 
     fn next(&self, py: Python<'_>) -> Next {
-        if self.outlet.is_gone() || self.outlet.phase() == Phase::Complete {
+        let (phase, is_gone) = self.outlet.phase_and_gone();
+        if is_gone || phase == Phase::Complete {
             return Next::Disconnect;
         }
         let mut incoming = self.incoming();
@@ -327,9 +329,10 @@ impl Exchange {
         let Some(kind) = kind.as_ref().and_then(|kind| kind.cast::<PyString>().ok()) else {
             return Err(PyTypeError::new_err("an ASGI message has a str as its type"));
         };
-        let kind = kind.to_cow()?;
-        match (&*kind, self.outlet.phase()) {
-            _ if self.outlet.is_gone() => Err(nobody_reads(py)),
+        let kind = fields::lent(kind)?;
+        let (phase, is_gone) = self.outlet.phase_and_gone();
+        match (&*kind, phase) {
+            _ if is_gone => Err(nobody_reads(py)),
             ("http.response.body", Phase::Started | Phase::Sending) => self.body(py, message),
             ("http.response.start", Phase::Silent) => self.start(py, message).map(|()| None),
             ("http.response.debug", Phase::Silent) => Ok(None),

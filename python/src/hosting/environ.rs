@@ -75,7 +75,7 @@ fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<
     }
     environ.set_item(intern!(py, "PATH_INFO"), native(path))?;
     environ.set_item(intern!(py, "QUERY_STRING"), seen.uri.query().unwrap_or(""))?;
-    environ.set_item("REQUEST_URI", seen.uri.path_and_query().map_or("", |target| target.as_str()))?;
+    environ.set_item(intern!(py, "REQUEST_URI"), seen.uri.path_and_query().map_or("", |target| target.as_str()))?;
     match seen.http_version() {
         "1.1" => {}
         "1.0" => environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?,
@@ -100,9 +100,17 @@ fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<
         environ.set_item("HTTP_HOST", fields::value_text(&host))?;
     }
     for name in seen.headers.keys() {
-        if let Some(key) = key_of(name) {
-            environ.set_item(key, joined(seen.headers, name))?;
-        }
+        let key = match *name {
+            header::HOST => intern!(py, "HTTP_HOST").clone(),
+            header::ACCEPT => intern!(py, "HTTP_ACCEPT").clone(),
+            header::USER_AGENT => intern!(py, "HTTP_USER_AGENT").clone(),
+            header::COOKIE => intern!(py, "HTTP_COOKIE").clone(),
+            ref name => match key_of(name) {
+                Some(key) => PyString::new(py, &key),
+                None => continue,
+            },
+        };
+        environ.set_item(key, joined(seen.headers, name))?;
     }
     if seen.supports(Feature::EarlyHints) {
         environ.set_item("wsgi.early_hints", EarlyHints(seen.exchange.clone()))?;

@@ -59,7 +59,8 @@ struct State {
     /// Whether content is thrown away. Rule 4.
     is_bare: bool,
     has_trailers: bool,
-    trailers: HeaderMap,
+    /// Boxed, because hardly anybody has any.
+    trailers: Option<Box<HeaderMap>>,
     flow: Option<Arc<Flow>>,
     is_gone: bool,
     /// Futures that are resolved when the client leaves, or all is sent.
@@ -112,6 +113,12 @@ impl Outlet {
 
     pub(super) fn phase(&self) -> Phase {
         self.lock().phase
+    }
+
+    /// Both of what decides about a message.
+    pub(super) fn phase_and_gone(&self) -> (Phase, bool) {
+        let state = self.lock();
+        (state.phase, state.is_gone)
     }
 
     /// Whether the client went away before it had everything.
@@ -209,14 +216,15 @@ impl Outlet {
     /// Adds to the trailer section, and sends it with the last part.
     pub(super) fn trail(&self, headers: &HeaderMap, more: bool) {
         let mut state = self.lock();
+        let trailers = state.trailers.get_or_insert_default();
         for (name, value) in headers {
-            state.trailers.append(name, value.clone());
+            trailers.append(name, value.clone());
         }
         if !more {
             state.phase = Phase::Complete;
-            let trailers = std::mem::take(&mut state.trailers);
+            let trailers = state.trailers.take().map(|trailers| *trailers);
             if let Some(flow) = &state.flow {
-                flow.finish(Some(trailers));
+                flow.finish(trailers);
             }
         }
     }

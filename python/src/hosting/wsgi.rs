@@ -103,7 +103,9 @@ fn run(py: Python<'_>, app: &Py<PyAny>, environ: &Bound<'_, PyDict>, outlet: &Ar
     let start_response = Bound::new(py, StartResponse(outlet.clone()))?;
     let result = app.bind(py).call1((environ, start_response))?;
     let sent = send_all(py, &result, outlet);
-    let close = result.getattr_opt(intern!(py, "close"))?;
+    // The most common one has none, and an attribute that is not there is an exception made and dropped.
+    let close =
+        if result.is_exact_instance_of::<PyList>() { None } else { result.getattr_opt(intern!(py, "close"))? };
     let closed = match close {
         // Nobody waits for what is done at the end.
         Some(close) => {
@@ -233,7 +235,7 @@ fn read_status(status: &Bound<'_, PyAny>) -> PyResult<StatusCode> {
         let found = status.get_type().fully_qualified_name()?;
         return Err(PyTypeError::new_err(format!("a WSGI status is a str, found {found}")));
     };
-    let text = text.to_cow()?;
+    let text = fields::lent(text)?;
     let number = text.split(' ').next().filter(|number| number.len() == 3).and_then(|number| number.parse::<u16>().ok());
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {
         Some(status) if !status.is_informational() => Ok(status),
@@ -266,18 +268,14 @@ fn read_headers(headers: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
             return Err(PyTypeError::new_err("WSGI headers are a list of tuples of a name and a value"));
         };
         let (name, value) = (pair.get_item(0)?, pair.get_item(1)?);
-        let text = |one: &Bound<'_, PyAny>| -> PyResult<String> {
-            match one.cast::<PyString>() {
-                Ok(text) => Ok(text.to_cow()?.into_owned()),
-                Err(_) => {
-                    let found = one.get_type().fully_qualified_name()?;
-                    Err(PyTypeError::new_err(format!("names and values of WSGI headers are str, found {found}")))
-                }
-            }
+        let (Ok(name), Ok(value)) = (name.cast::<PyString>(), value.cast::<PyString>()) else {
+            let found = if name.is_instance_of::<PyString>() { value.get_type() } else { name.get_type() };
+            let found = found.fully_qualified_name()?;
+            return Err(PyTypeError::new_err(format!("names and values of WSGI headers are str, found {found}")));
         };
-        let name: HeaderName = fields::name(&text(&name)?)?;
+        let name: HeaderName = fields::name(&fields::lent(name)?)?;
         if !OF_THE_CONNECTION.contains(&name.as_str()) {
-            let value = fields::value(name.as_str(), &text(&value)?)?;
+            let value = fields::value(name.as_str(), &fields::lent(value)?)?;
             read.append(name, value);
         }
     }

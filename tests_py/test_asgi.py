@@ -52,7 +52,9 @@ def seen() -> Seen:
 def serving(app: Any, **config: Any) -> Iterator[httpx.Client]:
     config.setdefault("loop", "auto")
     with (
-        Server(ASGI(app, lifespan="off") if not isinstance(app, (App, ASGI)) else app, port=0, **config) as server,
+        Server(
+            ASGI(app, lifespan="off") if not isinstance(app, (App, ASGI)) else app, port=0, **config
+        ) as server,
         httpx.Client(base_url=server.url, timeout=PATIENCE_S, trust_env=False) as client,
     ):
         yield client
@@ -356,7 +358,10 @@ def test_the_context_of_an_app_is_its_own(driver: str, seen: Seen) -> None:
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        ([END], 'sends "http.response.body" before the response was started; expected is http.response.start'),
+        (
+            [END],
+            'sends "http.response.body" before the response was started; expected is http.response.start',
+        ),
         ([OK, OK], 'sends "http.response.start" within the response; expected is http.response.body'),
         ([OK, {"type": "http.nonsense"}], 'sends "http.nonsense" within the response'),
         ([{**OK, "status": "200"}], "a status from 200 to 999, found '200'"),
@@ -364,8 +369,8 @@ def test_the_context_of_an_app_is_its_own(driver: str, seen: Seen) -> None:
         ([{"type": "http.response.start"}], "a status from 200 to 999, found none"),
         ([{**OK, "headers": [("a", b"b")]}], "header names are bytes, found str: 'a'"),
         ([{**OK, "headers": [(b"a", "b")]}], "the value of header a is bytes, found str"),
-        ([{**OK, "headers": [(b"a b", b"c")]}], "header name \"a b\" is not a token"),
-        ([{**OK, "headers": [(b":status", b"200")]}], "header name \":status\" is not a token"),
+        ([{**OK, "headers": [(b"a b", b"c")]}], 'header name "a b" is not a token'),
+        ([{**OK, "headers": [(b":status", b"200")]}], 'header name ":status" is not a token'),
         ([{**OK, "headers": [(b"a", b"b\r\nc: d")]}], "the value of header a has a control character"),
         ([{**OK, "headers": [(b"content-length", b"-1")]}], "content-length is a number of bytes"),
         ([{**OK, "headers": [b"abc"]}], "headers are pairs of a name and a value"),
@@ -403,13 +408,17 @@ def test_what_is_sent_behind_the_end_is_raised(seen: Seen) -> None:
     with serving(app) as client:
         assert client.get("/").text == "end"
 
-    assert seen.values == ['the app sends "http.response.body" after the response was complete; expected is nothing']
+    assert seen.values == [
+        'the app sends "http.response.body" after the response was complete; expected is nothing'
+    ]
 
 
 @pytest.mark.parametrize(
     ("length", "message"), [(b"2", "1 bytes more than"), (b"4", "1 bytes less than")], ids=["more", "less"]
 )
-def test_a_declared_length_is_to_be_kept(length: bytes, message: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_declared_length_is_to_be_kept(
+    length: bytes, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(saying({**OK, "headers": [(b"content-length", length)]}, END)) as client:
         assert client.get("/").status_code == 500
 

@@ -104,7 +104,10 @@ def test_starlette(tmp_path: Path, driver: str) -> None:
     )
     with serving(app, loop=driver) as client:
         response = client.get("/")
-        assert (response.json(), response.headers["x-through"]) == ({"state": "at startup", "url": "/"}, "yes")
+        assert (response.json(), response.headers["x-through"]) == (
+            {"state": "at startup", "url": "/"},
+            "yes",
+        )
         assert client.post("/echo", content=b"x" * 300_000).json() == 300_000
         assert client.get("/thread").json() is True
         assert client.get("/stream").text == "0,1,2,"
@@ -121,7 +124,9 @@ def test_starlette(tmp_path: Path, driver: str) -> None:
     assert events == ["startup", "shutdown"]
 
 
-def test_starlette_notices_a_client_that_leaves_a_stream(driver: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_starlette_notices_a_client_that_leaves_a_stream(
+    driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("starlette")
     from starlette.applications import Starlette
     from starlette.responses import StreamingResponse
@@ -222,7 +227,11 @@ def test_flask(tmp_path: Path, driver: str) -> None:
 
     @app.get("/")
     def index() -> Any:
-        return {"root": flask.request.script_root, "url": flask.url_for("login", next="/"), "who": flask.session.get("who")}
+        return {
+            "root": flask.request.script_root,
+            "url": flask.url_for("login", next="/"),
+            "who": flask.session.get("who"),
+        }
 
     @app.post("/login")
     def login() -> Any:
@@ -276,7 +285,7 @@ def test_flask(tmp_path: Path, driver: str) -> None:
 # Django
 
 
-DJANGO = '''
+DJANGO = """
 import asyncio
 from django.contrib import admin
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -313,7 +322,7 @@ urlpatterns = [
     path("fails", fails),
     path("admin/", admin.site.urls),
 ]
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +379,9 @@ def django(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 @pytest.mark.parametrize("prefix", ["", "/site"])
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
-def test_django(django: Path, interface: str, prefix: str, driver: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_django(
+    django: Path, interface: str, prefix: str, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
     from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler, StaticFilesHandler
 
     if interface == "asgi":

@@ -80,7 +80,13 @@ ASGI_APPS = [
     asgi2,
     ASGI2Class,
 ]
-WSGI_APPS = [wsgi, WSGIObject(), WSGIClass, functools.partial(wsgi), lambda environ, start_response: wsgi(environ, start_response)]
+WSGI_APPS = [
+    wsgi,
+    WSGIObject(),
+    WSGIClass,
+    functools.partial(wsgi),
+    lambda environ, start_response: wsgi(environ, start_response),
+]
 
 
 def get(app: Any, path: str = "/x", **config: Any) -> httpx.Response:
@@ -171,7 +177,10 @@ def test_apps_of_every_interface_are_mounted_beside_routes(driver: str) -> None:
     app.mount("/a", asgi)
     app.mount("/w", wsgi)
     with Server(app, port=0, loop=driver) as server, httpx.Client(base_url=server.url) as client:
-        found = [client.request(method, path).text for method, path in (("GET", "/own"), ("POST", "/a/x"), ("PUT", "/w/x"))]
+        found = [
+            client.request(method, path).text
+            for method, path in (("GET", "/own"), ("POST", "/a/x"), ("PUT", "/w/x"))
+        ]
         assert client.get("/else").status_code == 404
 
     assert found == ["own", "asgi /a/x", "wsgi /x"]
@@ -233,7 +242,8 @@ def living(events: list[Any], **fails: str) -> Callable[..., Any]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             events.append(("request", dict(scope["state"])))
-            return await asgi(scope, receive, send)
+            await asgi(scope, receive, send)
+            return
         assert scope["type"] == "lifespan"
         assert scope["asgi"] == {"version": "3.0", "spec_version": "2.0"}
         scope["state"]["made"] = "at startup"

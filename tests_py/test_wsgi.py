@@ -44,7 +44,9 @@ def answering(*chunks: bytes, headers: Iterable[tuple[str, str]] = TEXT) -> Any:
 
 
 def asked(client: httpx.Client, request: bytes) -> bytes:
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE_S) as connection:
+    with socket.create_connection(
+        (client.base_url.host, client.base_url.port), timeout=PATIENCE_S
+    ) as connection:
         connection.sendall(request)
         found = b""
         while chunk := connection.recv(65536):
@@ -155,7 +157,9 @@ CONTENT = b"one\ntwo\n\nthree"
     ],
     ids=["all", "sizes", "lines", "short lines", "readlines", "hint", "iterated", "mixed"],
 )
-@pytest.mark.parametrize("chunks", [[CONTENT], [b"on", b"e", b"\ntwo\n", b"\nthr", b"ee"]], ids=["whole", "parts"])
+@pytest.mark.parametrize(
+    "chunks", [[CONTENT], [b"on", b"e", b"\ntwo\n", b"\nthr", b"ee"]], ids=["whole", "parts"]
+)
 def test_input_reads_as_a_file_does(how: Callable[[Any], Any], chunks: list[bytes], driver: str) -> None:
     with serving(reading(how), loop=driver) as client:
         response = client.post("/", content=chunks[0] if len(chunks) == 1 else iter(chunks))
@@ -459,7 +463,10 @@ def test_an_error_that_comes_too_late_is_raised(driver: str, caplog: pytest.LogC
         (lambda start: start("100 Continue", []), "from 200 to 999, found '100 Continue'"),
         (lambda start: start("200 OK", (("A", "b"),)), "a list of pairs, found tuple"),
         (lambda start: start("200 OK", [["A", "b"]]), "a list of tuples"),
-        (lambda start: start("200 OK", [("A", b"b")]), "names and values of WSGI headers are str, found bytes"),
+        (
+            lambda start: start("200 OK", [("A", b"b")]),
+            "names and values of WSGI headers are str, found bytes",
+        ),
         (lambda start: start("200 OK", [("A b", "c")]), "is not a token"),
         (lambda start: start("200 OK", [("A", "b\r\nC: d")]), "has a control character"),
         (lambda start: start("200 OK", [("A", "\u20ac")]), "outside ISO-8859-1"),
@@ -487,7 +494,9 @@ def test_text_is_no_content(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_fields_of_the_connection_are_the_servers() -> None:
-    with serving(answering(b"a", headers=[("Connection", "close"), ("Transfer-Encoding", "x"), ("A", "b")])) as client:
+    with serving(
+        answering(b"a", headers=[("Connection", "close"), ("Transfer-Encoding", "x"), ("A", "b")])
+    ) as client:
         response = client.get("/")
 
     assert response.headers["a"] == "b"

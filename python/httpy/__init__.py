@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from .routing import Router
     from .server import Server
 
-__all__ = [
+# In the order of `sorted`, which is not that of isort.
+__all__ = [  # noqa: RUF022
     "ASGI",
     "App",
     "Certificate",

@@ -141,8 +141,8 @@ class Request:
     def environ(self) -> dict[str, Any]:
         """The request as WSGI has it (PEP 3333): a dict of its own, made once.
 
-        For what is made for WSGI: `webob.Request(request.environ)`, `werkzeug.Request(request.environ)`. Its `wsgi.input` has
-        the content; in a handler with `stream=True` it waits for that, which only a `def` handler may.
+        For what is made for WSGI: `webob.Request(request.environ)`, `werkzeug.Request(request.environ)`. Its
+        `wsgi.input` has the content; in a handler with `stream=True` it waits for that, which only a `def` handler may.
         """
     @property
     def root_path(self) -> str:
@@ -287,9 +287,7 @@ class Request:
         Raises:
             ValueError: if a link can't be a field value.
         """
-    def push(
-        self, path: str, headers: _Fields | None = None
-    ) -> bool:
+    def push(self, path: str, headers: _Fields | None = None) -> bool:
         """Pushes: promises the client a response that it did not ask for yet.
 
         The app answers the promised GET request as if it had come from the client, through all middleware.

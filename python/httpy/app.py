@@ -68,7 +68,7 @@ class App(Registry, Servable):
         self._asgi: Optional[ASGIGuest] = None
         self._wsgi: Optional[WSGIGuest] = None
 
-    @property  # type: ignore[override]
+    @property
     def debug(self) -> bool:
         """Whether a crash is answered with a page that shows it."""
         return self._errors.debug

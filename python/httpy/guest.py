@@ -1,8 +1,8 @@
 """An HTTPy app inside of another server: `App.__call__` is an ASGI app, `App.wsgi` is a WSGI app.
 
-Requests pass the same native stack as everywhere: routing, limits, middleware, error handlers. The container has the
-connections, and with them what is said about those: `request.supports` says no to what it can't carry, and the log says so
-once. The native half is `python/src/guest.rs`.
+Requests pass the same native stack as everywhere: routing, limits, middleware, error handlers. The container has
+the connections, and with them what is said about those: `request.supports` says no to what it can't carry, and the log
+says so once. The native half is `python/src/guest.rs`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _READ_BYTES = 65536
 _EXIT_S = 10.0
 
 _NOT_HERE = (
-    "%s serves this app as a guest: connections, their limits and timeouts, TLS and the access log are the container's; "
-    "early hints, pushes and trailers are not sent (request.supports says so)%s"
+    "%s serves this app as a guest: connections, their limits and timeouts, TLS and the access log are the "
+    "container's; early hints, pushes and trailers are not sent (request.supports says so)%s"
 )
 
 
@@ -227,8 +227,8 @@ def _address(pair: Any) -> Optional[tuple[str, int]]:
 class WSGIGuest:
     """Is an app of HTTPy as a WSGI app.
 
-    Its handlers run on a loop of their own, on a thread that starts with the first request: a WSGI server forks, and says
-    nothing of startup.
+    Its handlers run on a loop of their own, on a thread that starts with the first request: a WSGI server forks,
+    and says nothing of startup.
 
     Args:
         app: The app.

@@ -1,7 +1,7 @@
 """ASGI and WSGI apps as apps of HTTPy: `httpy.ASGI` and `httpy.WSGI`, and telling which of them something is.
 
-A hosted app is served, mounted, started and stopped like an `App`; what it answers goes through the same limits and the same
-middleware. The native half is `python/src/hosting/`.
+A hosted app is served, mounted, started and stopped like an `App`; what it answers goes through the same limits and the
+same middleware. The native half is `python/src/hosting/`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class _Hosted(Servable):
 
     def __init__(self, app: Callable[..., Any]) -> None:
         if not callable(app):
-            raise ConfigError(f"an {self.interface.upper()} app can be called, found {hints.name_of(type(app))}")
+            raise ConfigError(
+                f"an {self.interface.upper()} app can be called, found {hints.name_of(type(app))}"
+            )
         super().__init__()
         self.app = app
         self.title = _title(app)
@@ -64,8 +66,8 @@ class ASGI(_Hosted):
 
     Args:
         app: The app: `app(scope, receive, send)`, or of ASGI 2 `app(scope)(receive, send)`.
-        lifespan: Whether it is told of startup and shutdown: "on", and it is an error if it has no use for that; "off"; or
-            "auto", which tries. Defaults to "auto".
+        lifespan: Whether it is told of startup and shutdown: "on", and it is an error if it has no use for that;
+            "off"; or "auto", which tries. Defaults to "auto".
         debug: Whether it is offered the extension `http.response.debug`, for tests. Defaults to False.
 
     Raises:
@@ -158,17 +160,17 @@ def _is_asgi2(app: Any) -> bool:
     """Whether it takes the scope alone, first."""
     if inspect.isclass(app):
         return _required(app) == 1
-    return not _is_async(app) and _required(app) == 1 and hasattr(app, "__call__")
+    return not _is_async(app) and _required(app) == 1
 
 
 def _is_async(app: Any) -> bool:
     while isinstance(app, functools.partial):
         app = app.func
-    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None))
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
 
 
 def _has_async_call(cls: type) -> bool:
-    return inspect.iscoroutinefunction(getattr(cls, "__call__", None))
+    return inspect.iscoroutinefunction(cls.__call__)
 
 
 def _required(app: Any) -> Optional[int]:
@@ -269,7 +271,9 @@ class _Talk:
         if outcome == "complete":
             said.set_result(None)
         else:
-            said.set_exception(RuntimeError(f"the app's {phase} failed: {message.get('message') or 'it says no more'}"))
+            said.set_exception(
+                RuntimeError(f"the app's {phase} failed: {message.get('message') or 'it says no more'}")
+            )
 
     async def begins(self, phase: str) -> bool:
         """Announces a phase, and waits until the app is through with it. Returns whether it takes part.

@@ -266,9 +266,7 @@ def table() -> dict[str, Setting]:
 _OWN = (
     Setting("app", text, None, "what to serve, for files and the environment", APP, "APP"),
     Setting("factory", switch, False, "call what APP names for the app", APP),
-    Setting(
-        "interface", text, "auto", "what kind of app it is; auto finds out", APP, choices=INTERFACES
-    ),
+    Setting("interface", text, "auto", "what kind of app it is; auto finds out", APP, choices=INTERFACES),
     Setting("app_dir", text, None, "folder to import from, beside the current one", APP, "DIR"),
     Setting("chdir", text, None, "folder to go to before anything is read or imported", APP, "DIR"),
     Setting("config", text, None, "configuration file, TOML", APP, "FILE", short="-c"),

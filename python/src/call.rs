@@ -15,7 +15,12 @@ use httpy::{
     middleware::{InFlight, within},
     route::Pattern,
 };
-use pyo3::{PyTraverseError, PyVisit, exceptions::PyException, prelude::*, types::{PyDict, PyType}};
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::PyException,
+    prelude::*,
+    types::{PyDict, PyType},
+};
 
 use crate::{
     afterwards,
@@ -269,7 +274,8 @@ impl Handler for Routed {
         if callable.stream && !is_there {
             if callable.hosted.is_some() && request.body.size_hint().lower() > max_body_bytes {
                 // No app of another interface knows what to do about it.
-                return callable.refuse(request, &Error::new(Fault::Limit, TooLarge { limit: max_body_bytes }.to_string()));
+                return callable
+                    .refuse(request, &Error::new(Fault::Limit, TooLarge { limit: max_body_bytes }.to_string()));
             }
             return arriving::answer(request, max_body_bytes, |request, content| callable.run(request, content));
         }

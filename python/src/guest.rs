@@ -310,10 +310,7 @@ impl Talk {
             Event::Head(status, headers) => {
                 let list = PyList::empty(py);
                 for (name, value) in &headers {
-                    list.append((
-                        PyBytes::new(py, name.as_str().as_bytes()),
-                        PyBytes::new(py, value.as_bytes()),
-                    ))?;
+                    list.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
                 }
                 (intern!(py, "head"), status, list).into_pyobject(py)?
             }

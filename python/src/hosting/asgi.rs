@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     arriving::{Content, End, Found},
-    fields,
     failures::{internal_error, log_failure},
+    fields,
     plan::vectorcall,
 };
 
@@ -316,7 +316,8 @@ fn done(py: Python<'_>) -> PyResult<Py<PyAny>> {
 
 /// What is encoded in a path that a push names: all that is no part of one (RFC 3986 §3.3), but not `%`, which may be there
 /// because it is encoded already.
-const NOT_IN_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}');
+const NOT_IN_PATH: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}');
 
 impl Exchange {
     /// Takes a message from the app. What is returned has to be awaited.
@@ -367,7 +368,8 @@ impl Exchange {
         let status = match number.and_then(|number| StatusCode::from_u16(number).ok()) {
             Some(status) if !status.is_informational() => status,
             _ => {
-                let found = status.map_or_else(|| Ok("none".to_owned()), |status| status.repr().map(|s| s.to_string()))?;
+                let found =
+                    status.map_or_else(|| Ok("none".to_owned()), |status| status.repr().map(|s| s.to_string()))?;
                 let message = format!("http.response.start has a status from 200 to 999, found {found}");
                 return Err(PyValueError::new_err(message));
             }
@@ -439,9 +441,12 @@ impl Exchange {
         let path = message.get_item(intern!(py, "path"))?;
         let path = path.as_ref().and_then(|path| path.cast::<PyString>().ok()).map(|path| path.to_cow()).transpose()?;
         let target = path.as_deref().filter(|path| path.starts_with('/'));
-        let target = target.and_then(|path| utf8_percent_encode(path, NOT_IN_PATH).to_string().parse::<PathAndQuery>().ok());
+        let target =
+            target.and_then(|path| utf8_percent_encode(path, NOT_IN_PATH).to_string().parse::<PathAndQuery>().ok());
         let Some(target) = target else {
-            return Err(PyValueError::new_err(format!("http.response.push has a path that starts with /, found {path:?}")));
+            return Err(PyValueError::new_err(format!(
+                "http.response.push has a path that starts with /, found {path:?}"
+            )));
         };
         let headers = read_headers(py, message)?;
         self.carrier.push(Promise { target, headers, is_head: false });
@@ -520,8 +525,9 @@ fn read_value(name: &HeaderName, value: &Bound<'_, PyAny>) -> PyResult<HeaderVal
         let found = value.get_type().fully_qualified_name()?;
         return Err(PyTypeError::new_err(format!("the value of header {name} is bytes, found {found}")));
     };
-    HeaderValue::from_bytes(bytes.as_bytes())
-        .map_err(|_| PyValueError::new_err(format!("the value of header {name} has a control character (RFC 9110 §5.5)")))
+    HeaderValue::from_bytes(bytes.as_bytes()).map_err(|_| {
+        PyValueError::new_err(format!("the value of header {name} has a control character (RFC 9110 §5.5)"))
+    })
 }
 
 fn open(path: &std::path::Path) -> io::Result<(File, u64)> {
@@ -575,7 +581,9 @@ impl EndInside {
         let failure = error.as_ref().map(|error| error.clone_ref(py)).filter(|_| !had_begun);
         let ended = self.outlet.end_inside(py, failure);
         match (ended, error) {
-            (Ended::Cut | Ended::Given, Some(error)) if had_begun => log_end(py, &self.outlet, "the hosted app", &self.target, &error),
+            (Ended::Cut | Ended::Given, Some(error)) if had_begun => {
+                log_end(py, &self.outlet, "the hosted app", &self.target, &error)
+            }
             (Ended::Cut, None) => log_incomplete(&self.target),
             _ => {}
         }

@@ -139,8 +139,8 @@ impl Outlet {
         head.headers.remove(header::TRANSFER_ENCODING);
         let left = declared_length(&head.headers)?;
         let mut state = self.lock();
-        state.is_bare =
-            self.is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
+        state.is_bare = self.is_head
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
         state.left = left.filter(|_| !state.is_bare);
         state.has_trailers = head.has_trailers;
         state.phase = Phase::Started;
@@ -432,7 +432,9 @@ impl Outlet {
             if state.leaving.len() >= MANY { std::mem::take(&mut state.leaving) } else { Vec::new() }
         };
         // Asking `is_disconnected` again and again leaves cancelled ones behind.
-        let is_awaited = |one: &Py<PyAny>| !one.call_method0(py, intern!(py, "done")).and_then(|done| done.is_truthy(py)).unwrap_or(false);
+        let is_awaited = |one: &Py<PyAny>| {
+            !one.call_method0(py, intern!(py, "done")).and_then(|done| done.is_truthy(py)).unwrap_or(false)
+        };
         let mut known: Vec<_> = known.into_iter().filter(is_awaited).collect();
         let mut state = self.lock();
         if state.is_gone || state.phase == Phase::Complete {

@@ -109,11 +109,7 @@ impl Template {
             }
         }
         let pair = pair(py, address)?;
-        let old = self
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace((address, pair.clone().unbind()));
+        let old = self.server.lock().unwrap_or_else(PoisonError::into_inner).replace((address, pair.clone().unbind()));
         drop(old);
         Ok(Some(pair))
     }

@@ -7,9 +7,7 @@
 //! 4. `close` is always called: at the end, when the app fails, and when the client leaves.
 //! 5. Fields that speak of the connection are the server's (PEP 3333, "Other HTTP Features") and dropped.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -60,8 +58,7 @@ pub(super) fn start(
     let (hosted, outlet) = (hosted.clone(), Unended(outlet.clone()));
     site.on_pool(Box::new(move |py| {
         let outlet = &outlet.0;
-        let outcome =
-            crate::driver::run_in_copy(context.bind(py), |py| run(py, &hosted.app, environ.bind(py), outlet));
+        let outcome = crate::driver::run_in_copy(context.bind(py), |py| run(py, &hosted.app, environ.bind(py), outlet));
         let had_begun = outlet.has_begun();
         let (logged, failure) = match outcome {
             Err(error) if had_begun => (Some(error), None),
@@ -236,7 +233,8 @@ fn read_status(status: &Bound<'_, PyAny>) -> PyResult<StatusCode> {
         return Err(PyTypeError::new_err(format!("a WSGI status is a str, found {found}")));
     };
     let text = fields::lent(text)?;
-    let number = text.split(' ').next().filter(|number| number.len() == 3).and_then(|number| number.parse::<u16>().ok());
+    let number =
+        text.split(' ').next().filter(|number| number.len() == 3).and_then(|number| number.parse::<u16>().ok());
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {
         Some(status) if !status.is_informational() => Ok(status),
         _ => wrong(),

@@ -8,8 +8,8 @@ comment is a request, with what comes back (a status, perhaps the beginning of a
     POST /users {"name": "Ada"} -> 201
     -->
 
-`<!-- test -->` alone is `GET / -> 200`. A block without a comment is only compiled. One that imports a framework is left
-out where that is not installed (`make test-apps` installs it).
+`<!-- test -->` alone is `GET / -> 200`. A block without a comment is only compiled. One that imports a framework is
+left out where that is not installed (`make test-apps` installs it).
 """
 
 from __future__ import annotations

@@ -98,9 +98,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=server.url, http1=False, http2=True, timeout=PATIENCE_S, trust_env=False
-    ) as client:
+    with httpx.Client(base_url=server.url, http1=False, http2=True, timeout=PATIENCE_S, trust_env=False) as client:
         yield client
 
 
@@ -202,9 +200,7 @@ def test_content_past_the_limit_is_413_and_the_connection_goes_on() -> None:
         Server(small, port=0, max_body_bytes=1000) as server,
         httpx.Client(base_url=server.url, http1=False, http2=True, timeout=PATIENCE_S) as client,
     ):
-        statuses = [
-            client.post("/", content=b"x" * size).status_code for size in (1000, 1001, 2_000_000, 1000)
-        ]
+        statuses = [client.post("/", content=b"x" * size).status_code for size in (1000, 1001, 2_000_000, 1000)]
 
     assert statuses == [200, 413, 413, 200]
 
@@ -254,11 +250,7 @@ def test_pushes_and_hints_go_out_and_pushes_are_answered_by_the_app(server: Serv
 
     hints = [event.headers for event in events if isinstance(event, h2.events.InformationalResponseReceived)]
     assert hints == [
-        [
-            (":status", "103"),
-            ("link", "</app.css>; rel=preload; as=style"),
-            ("link", "</app.js>; rel=preload"),
-        ]
+        [(":status", "103"), ("link", "</app.css>; rel=preload; as=style"), ("link", "</app.js>; rel=preload")]
     ]
     pushes = [event for event in events if isinstance(event, h2.events.PushedStreamReceived)]
     target = [(":method", "GET"), (":scheme", "http"), (":authority", "a")]
@@ -452,9 +444,7 @@ def test_go_talks_to_it(server: Server, tmp_path: Path) -> None:
     assert shown.splitlines() == ["HTTP/2.0 200 5000000 <nil>", "HTTP/2.0 200 1000000 <nil>"]
 
 
-def test_a_client_that_floods_is_sent_away_and_others_are_served(
-    server: Server, client: httpx.Client
-) -> None:
+def test_a_client_that_floods_is_sent_away_and_others_are_served(server: Server, client: httpx.Client) -> None:
     with Peer(server.port) as peer, contextlib.suppress(ConnectionError):
         for _ in range(2000):
             peer.connection.ping(b"12345678")

@@ -1,8 +1,8 @@
 """Finds the app that a command line names.
 
-`module:app`, `path/to/file.py:app`; without `:app` the module's `app`, or the only App in it. Apps of ASGI and WSGI are
-wrapped (`hosting.py`). `module:create_app()`, and a function that takes nothing, are called for the app. Without anything
-the usual places are looked at (`find_target`).
+`module:app`, `path/to/file.py:app`; without `:app` the module's `app`, or the only App in it. Apps of ASGI and WSGI
+are wrapped (`hosting.py`). `module:create_app()`, and a function that takes nothing, are called for the app. Without
+anything the usual places are looked at (`find_target`).
 """
 
 from __future__ import annotations

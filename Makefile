@@ -17,7 +17,7 @@ NO_C = $(foreach target,$(subst -,_,$(TARGETS)),CC_$(target)=true AR_$(target)=t
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile soak conformance conformance-ws fuzz second-parser wheel clean build setup doc
+.PHONY: help serve test test-apps test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile soak conformance conformance-ws fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,10 @@ $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
 
 $(VENV)/.bench-tools: $(VENV)/.tools requirements-bench.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+$(VENV)/.app-tools: $(VENV)/.tools requirements-apps.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-apps.txt
 	@touch $@
 
 setup: $(VENV)/.tools  ## make the virtual environment with the development tools
@@ -51,6 +55,9 @@ test-python: build  ## run the Python tests
 
 leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
 	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
+
+test-apps: build $(VENV)/.app-tools  ## run the tests with Django, FastAPI, Flask and others, and inside of other servers
+	$(BIN)/python -m pytest tests_py/test_frameworks.py tests_py/test_guest.py tests_py/test_environ.py tests_py/test_docs.py
 
 test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv)
 	BIN=$(BIN) scripts/test-pythons.sh $(PYTHONS)

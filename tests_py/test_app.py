@@ -441,14 +441,6 @@ def test_a_mounted_app_sees_the_whole_path_and_what_mounts_took_of_it(serve: Ser
     ]
 
 
-def test_only_httpy_apps_are_mounted_today() -> None:
-    app = App()
-    with pytest.raises(TypeError, match="mount takes an HTTPy App today, found function; ASGI and WSGI apps"):
-        app.mount("/a", lambda scope, receive, send: None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a Router is included"):
-        app.mount("/a", Router())  # type: ignore[arg-type]
-
-
 def test_mounts_that_cannot_work_are_refused() -> None:
     app, below = App(), App()
     app.mount("/a", below)

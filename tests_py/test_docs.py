@@ -8,7 +8,8 @@ comment is a request, with what comes back (a status, perhaps the beginning of a
     POST /users {"name": "Ada"} -> 201
     -->
 
-`<!-- test -->` alone is `GET / -> 200`. A block without a comment is only compiled.
+`<!-- test -->` alone is `GET / -> 200`. A block without a comment is only compiled. One that imports a framework is
+left out where that is not installed (`make test-apps` installs it).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ STEP = re.compile(
 )
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 PATIENCE_S = 10.0
+FRAMEWORKS = ("fastapi", "flask", "werkzeug")
 
 
 @dataclass
@@ -83,6 +85,9 @@ def steps(comment: str, place: str) -> list[re.Match[str]]:
 
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a block, and sends its requests if it has an app."""
+    for framework in FRAMEWORKS:
+        if f"from {framework} import" in block.code:
+            pytest.importorskip(framework)
     # With a loader: since Python 3.15 a traceback through a module without one is a warning.
     spec = importlib.util.spec_from_loader("example", SourceFileLoader("example", block.place))
     assert spec is not None

@@ -451,8 +451,8 @@ def test_only_what_was_given_goes_to_the_native_half() -> None:
 
 
 def test_only_apps_are_served() -> None:
-    with pytest.raises(ConfigError, match="a Server serves an HTTPy App today, found function"):
-        Server(lambda scope, receive, send: None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="what a Server serves is a int, not an HTTPy App"):
+        Server(7)
 
 
 def test_limits_reach_the_server() -> None:

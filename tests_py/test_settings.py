@@ -130,6 +130,7 @@ def test_every_setting_has_a_variable(setting: Any) -> None:
     found = {
         "workers": "3",
         "loop": "thread",
+        "interface": "wsgi",
         "log_level": "debug",
         "log_format": "json",
         "color": "never",

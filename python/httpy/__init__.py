@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RouteError,
         WebSocketDisconnect,
     )
+    from .hosting import ASGI, WSGI
     from .responses import (
         HTMLResponse,
         JSONResponse,
@@ -59,7 +60,9 @@ if TYPE_CHECKING:
     from .routing import Router
     from .server import Server
 
-__all__ = [
+# In the order of `sorted`, which is not that of isort.
+__all__ = [  # noqa: RUF022
+    "ASGI",
     "App",
     "BlockingWebSocket",
     "Certificate",
@@ -82,6 +85,7 @@ __all__ = [
     "Server",
     "StreamingResponse",
     "TLSSession",
+    "WSGI",
     "WebSocket",
     "WebSocketDisconnect",
     "__version__",
@@ -121,6 +125,7 @@ _HOMES = {
         "RouteError",
         "WebSocketDisconnect",
     ),
+    "hosting": ("ASGI", "WSGI"),
     "responses": (
         "HTMLResponse",
         "JSONResponse",

@@ -3,11 +3,12 @@
 The summaries are the native ones too: tests_py/test_stub.py compares them.
 """
 
+from asyncio import AbstractEventLoop
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar, Union, final, overload
+from typing import Any, Final, Literal, Protocol, TypeVar, Union, final, overload
 
 from typing_extensions import Self, disjoint_base
 
@@ -136,6 +137,13 @@ class Request:
     @property
     def raw_path(self) -> bytes:
         """The path as it was sent."""
+    @property
+    def environ(self) -> dict[str, Any]:
+        """The request as WSGI has it (PEP 3333): a dict of its own, made once.
+
+        For what is made for WSGI: `webob.Request(request.environ)`, `werkzeug.Request(request.environ)`. Its
+        `wsgi.input` has the content; in a handler with `stream=True` it waits for that, which only a `def` handler may.
+        """
     @property
     def root_path(self) -> str:
         """The path that a proxy and the mounts on the way have taken."""
@@ -749,6 +757,21 @@ class Endpoint:
         label: str = ...,
         middleware: Sequence[Any] = ...,
     ) -> Self: ...
+    @classmethod
+    def hosting(
+        cls,
+        app: Callable[..., Any],
+        interface: Literal["asgi", "wsgi"],
+        *,
+        context: Context,
+        label: str = ...,
+        debug: bool = False,
+    ) -> Endpoint:
+        """An ASGI or WSGI app as an endpoint: it answers everything at or below a route by itself.
+
+        Raises:
+            ValueError: if interface is none.
+        """
 
 @final
 class SocketEndpoint:
@@ -819,6 +842,44 @@ class Routes:
         Raises:
             RouteError: if the prefix is malformed or has parameters.
         """
+    def hand_over(self, endpoint: Endpoint, /) -> None:
+        """Has one endpoint answer everything, instead of routes."""
+
+class _Visit(Protocol):
+    """A request inside of another server."""
+    def next(self) -> Awaitable[tuple[Any, Any, Any]]: ...
+    def wait(self) -> tuple[Any, Any, Any]: ...
+    def feed(self, data: bytes, more: bool, /) -> None: ...
+    def leave(self) -> None: ...
+
+@final
+class Guest:
+    """An app inside of another server."""
+    def __new__(
+        cls, routes: Routes, config: Mapping[str, Any] | None, event_loop: AbstractEventLoop, /
+    ) -> Self: ...
+    def visit(
+        self,
+        method: str,
+        target: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        /,
+        *,
+        version: str,
+        root_len: int = 0,
+        client: tuple[str, int] | None = None,
+        server: tuple[str, int] | None = None,
+        is_tls: bool = False,
+        has_content: bool = True,
+    ) -> _Visit:
+        """Has a request answered. `root_len` is how many bytes of the target the container has taken.
+
+        Raises:
+            ValueError: if it is none.
+            RuntimeError: after `close`.
+        """
+    def close(self) -> None:
+        """Ends the runtime; handlers that still run are cancelled."""
 
 def build_path(pattern: str, params: Mapping[str, Any], /) -> str:
     """Builds the path of a pattern, percent-encoded.

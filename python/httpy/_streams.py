@@ -70,3 +70,22 @@ def _is_async(function: Any) -> bool:
 
 def _name(thing: Any) -> str:
     return str(getattr(thing, "__qualname__", type(thing).__qualname__))
+
+
+def start_hosted(app: Any, scope: Any, receive: Any, send: Any, ended: Any) -> None:
+    """Starts a hosted ASGI app in a task of its own."""
+    task = asyncio.get_running_loop().create_task(run_hosted(app, scope, receive, send, ended))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+
+
+async def run_hosted(app: Any, scope: Any, receive: Any, send: Any, ended: Any) -> None:
+    """Runs a hosted ASGI app, and tells how it has ended."""
+    try:
+        await app(scope, receive, send)
+    except BaseException as error:
+        ended(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        ended(None)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any, Optional, TextIO, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Optional, TextIO, TypeVar, Union
 
 from . import _httpy, hints
 from .describe import describe_app
-from .errors import RouteError
+from .errors import ConfigError, RouteError
 from .failures import ErrorHandlers
 from .lifespan import Lifespan, check_hook
 from .routing import Registry, Route, check_prefix
+from .servable import Contexts, Servable
+
+if TYPE_CHECKING:
+    from .guest import ASGIGuest, WSGIGuest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _Path = Union[str, "os.PathLike[str]"]
 _Paths = Union[_Path, Sequence[_Path]]
 
 
-class App(Registry):
+class App(Registry, Servable):
     """Is an application: what the server asks for an answer to each request.
 
     Args:
@@ -54,16 +57,16 @@ class App(Registry):
         *,
         redirect_slashes: bool = True,
     ) -> None:
-        super().__init__(middleware=middleware)
+        Registry.__init__(self, middleware=middleware)
+        Servable.__init__(self)
         self.title = title
         self.version = version
         self.state = SimpleNamespace()
         self._redirect_slashes = redirect_slashes
         self._lifespan = Lifespan(lifespan)
         self._errors = ErrorHandlers(debug)
-        self._mounts: list[tuple[str, App]] = []
-        self._servers = 0
-        self._root_path = ""
+        self._asgi: Optional[ASGIGuest] = None
+        self._wsgi: Optional[WSGIGuest] = None
 
     @property
     def debug(self) -> bool:
@@ -74,36 +77,34 @@ class App(Registry):
     def debug(self, debug: bool) -> None:
         self._errors.debug = debug
 
-    def mount(self, prefix: str, app: App) -> None:
-        """Has another HTTPy app answer everything below a prefix, with its own middleware and error handlers.
+    def mount(self, prefix: str, app: Any) -> None:
+        """Has another app answer everything below a prefix: one of HTTPy, of ASGI or of WSGI.
 
-        Its lifespan runs inside this one's. A crash that it does not answer is this app's to answer, like one of its
-        own handlers'.
+        Its lifespan runs inside this one's. This app's middleware is around it. A crash that it does not answer is this
+        app's to answer, like one of its own handlers'.
 
         Args:
-            prefix: Where, such as `/api`; without parameters.
+            prefix: Where, such as `/api`; without parameters. `/` has an ASGI or WSGI app answer everything that no
+                route does.
             app: What answers there. Its patterns are without the prefix. As in Starlette, `request.path` is the
-                whole path there too, and `request.root_path` is the part of it that mounts have taken.
+                whole path there too, and `request.root_path` is the part of it that mounts have taken; an ASGI app
+                finds that in `scope["root_path"]`, a WSGI app in `SCRIPT_NAME`. What can't be told to be one or the
+                other is wrapped: `httpy.ASGI(app)`, `httpy.WSGI(app)`.
 
         Raises:
             RouteError: if something is mounted there already, or the app would contain itself.
-            TypeError: if it is not an HTTPy app.
+            TypeError: if it is no app.
         """
         self._check_open()
-        if not isinstance(app, App):
-            hint = "; a Router is included: app.include(router, prefix)" if isinstance(app, Registry) else ""
-            raise TypeError(
-                f"mount takes an HTTPy App today, found {type(app).__name__}{hint}; ASGI and WSGI apps and "
-                "static files are not there yet"
-            )
+        mounted = _mountable(app)
         checked = check_prefix(prefix)
-        if not checked or _httpy.pattern_parameters(checked):
+        if _httpy.pattern_parameters(checked or "/") or not (checked or mounted.interface != "httpy"):
             raise RouteError(f"a mount has a prefix without parameters, found {prefix!r}")
         if any(taken == checked for taken, _ in self._mounts):
-            raise RouteError(f"an app is mounted at {checked} already")
-        if app is self or self in app._mounted():
+            raise RouteError(f"an app is mounted at {checked or '/'} already")
+        if mounted is self or self in mounted._mounted():
             raise RouteError("an app can't contain itself")
-        self._mounts.append((checked, app))
+        self._mounts.append((checked, mounted))
 
     def url_for(self, name: str, **params: Any) -> str:
         """Returns the path of a route, percent-encoded, behind the server's `root_path`.
@@ -220,6 +221,29 @@ class App(Registry):
         if status:
             raise SystemExit(status)
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Is the app as an ASGI app, for other servers: `uvicorn module:app`.
+
+        Args:
+            scope: What ASGI tells of a connection.
+            receive: Gives its messages.
+            send: Takes the app's messages.
+        """
+        if self._asgi is None:
+            from .guest import ASGIGuest
+
+            self._asgi = ASGIGuest(self)
+        await self._asgi(scope, receive, send)
+
+    @property
+    def wsgi(self) -> Callable[..., Iterable[bytes]]:
+        """The app as a WSGI app, for other servers: `gunicorn module:app.wsgi`."""
+        if self._wsgi is None:
+            from .guest import WSGIGuest
+
+            self._wsgi = WSGIGuest(self)
+        return self._wsgi
+
     def describe(self, file: Optional[TextIO] = None) -> None:
         """Prints the routes, and the chain of middleware with where each stage runs.
 
@@ -232,18 +256,12 @@ class App(Registry):
         if self._servers:
             raise RouteError("the app is being served: what is registered now would have no effect")
 
-    def _mounted(self) -> Iterator[App]:
-        """This app and everything mounted below it."""
-        yield self
-        for _, app in self._mounts:
-            yield from app._mounted()
-
-    def _native(self, root_path: str = "") -> tuple[_httpy.Routes, list[tuple[App, _httpy.Context]]]:
+    def _native(self, root_path: str = "") -> tuple[_httpy.Routes, Contexts]:
         """The routing table for one server, and the context of each app in it."""
         answers = self._errors if self._errors else None
         context = _httpy.Context(self, on_error=answers, statuses=self._errors.statuses, root_path=root_path)
         routes = _httpy.Routes(context, middleware=self._middleware, redirect_slashes=self._redirect_slashes)
-        contexts: list[tuple[App, _httpy.Context]] = [(self, context)]
+        contexts: Contexts = [(self, context)]
         for route in self._routes:
             if route.is_websocket:
                 routes.add_websocket(route.pattern, _socket_endpoint(route, context))
@@ -251,30 +269,9 @@ class App(Registry):
                 routes.add(route.methods, route.pattern, _endpoint(route, context))
         for prefix, app in self._mounts:
             below, found = app._native(root_path)
-            routes.mount(prefix, below)
+            routes.mount(prefix or "/", below)
             contexts.extend(found)
         return routes, contexts
-
-    @contextlib.contextmanager
-    def _served(self, root_path: str = "") -> Iterator[None]:
-        """The time in which registering has no effect any more."""
-        apps = list(self._mounted())
-        self._root_path = root_path
-        for app in apps:
-            app._servers += 1
-        try:
-            yield
-        finally:
-            for app in apps:
-                app._servers -= 1
-
-    @contextlib.asynccontextmanager
-    async def _live(self, contexts: list[tuple[App, _httpy.Context]]) -> AsyncIterator[None]:
-        """The time from startup to shutdown, of this app and then those mounted."""
-        async with contextlib.AsyncExitStack() as stack:
-            for app, context in contexts:
-                context.set_state(await stack.enter_async_context(app._lifespan.running(app)))
-            yield
 
 
 def _endpoint(route: Route, context: _httpy.Context) -> _httpy.Endpoint:
@@ -308,6 +305,18 @@ def _socket_endpoint(route: Route, context: _httpy.Context) -> _httpy.SocketEndp
 
 def _label(route: Route) -> str:
     return f"{getattr(route.handler, '__module__', '')}.{hints.name_of(route.handler)}"
+
+
+def _mountable(app: Any) -> Servable:
+    if isinstance(app, Servable):
+        return app
+    from .hosting import as_app
+
+    try:
+        return as_app(app, "what is mounted")
+    except ConfigError as error:
+        hint = "; a Router is included: app.include(router, prefix)" if isinstance(app, Registry) else ""
+        raise TypeError(f"mount takes an app of HTTPy, ASGI or WSGI: {error}{hint}") from None
 
 
 def _parameter_names(route: Route) -> set[str]:

@@ -328,5 +328,10 @@ def _program(parsed: Parsed, given: Given) -> Any:
         raise ConfigError(f"one app is served, found {' and '.join(map(repr, parsed.words))}")
     app_dir = given.get("app_dir")
     target = (parsed.words[0] if parsed.words else given.get("app")) or find_target(app_dir)
-    arguments = {"target": target, "factory": given.get("factory", False), "app_dir": app_dir}
+    arguments = {
+        "target": target,
+        "factory": given.get("factory", False),
+        "app_dir": app_dir,
+        "interface": given.get("interface", "auto"),
+    }
     return Program(target, "httpy.loader:load_app", arguments)

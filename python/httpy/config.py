@@ -9,6 +9,7 @@ from . import _httpy
 from .errors import ConfigError
 
 LOG_FORMATS = ("text", "json")
+INTERFACES = ("auto", "httpy", "asgi", "wsgi")
 LOOPS = ("auto", "selector", "thread", "uvloop")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from . import _httpy, hints
 
@@ -15,6 +15,8 @@ _PLACES = {
     "async": "async def, on the loop",
     "inline": "def, on the loop",
     "pooled": "def, on a pool thread",
+    "asgi": "ASGI app, on the loop",
+    "wsgi": "WSGI app, on a pool thread",
 }
 
 
@@ -55,7 +57,10 @@ def _rows(app: App, prefix: str) -> Iterable[tuple[str, str, str, str, str]]:
     for route in app.routes:
         yield _row(route, prefix)
     for mounted, below in app._mounts:
-        yield from _rows(below, prefix + mounted)
+        if below.interface == "httpy":
+            yield from _rows(cast("App", below), prefix + mounted)
+        else:
+            yield "*", f"{prefix}{mounted}/{{path:path}}", below.title, _PLACES[below.interface], ""
 
 
 def _row(route: Route, prefix: str) -> tuple[str, str, str, str, str]:

@@ -62,8 +62,11 @@ class WebSocketDisconnect(HTTPyError):
         return f"{self.code}: {self.reason}" if self.reason else str(self.code)
 
 
-class ClientDisconnected(HTTPyError):
-    """Says that the client went away before it had everything, or before it had sent everything."""
+class ClientDisconnected(HTTPyError, ConnectionError):
+    """Says that the client went away before it had everything, or before it had sent everything.
+
+    It is an `OSError` too, which is what ASGI and WSGI apps expect then.
+    """
 
 
 def phrase(status: int) -> str:

@@ -64,7 +64,6 @@ _DIFFERENT = {
     "--http": _ONE_PROTOCOL,
     "--ws": _ONE_PROTOCOL,
     "--lifespan": "startup and shutdown always run, and one that fails ends the server: leave it out",
-    "--interface": "only HTTPy apps are served yet: leave it out",
     "--log-config": _LOGGING,
     "--proxy-headers": _PROXY,
     "--no-proxy-headers": "HTTPy does not read X-Forwarded-*: leave it out",

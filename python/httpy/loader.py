@@ -1,8 +1,8 @@
 """Finds the app that a command line names.
 
-`module:app`, `path/to/file.py:app`; without `:app` the module's `app`, or the only App in it. `module:create_app()`,
-and a function that takes nothing, are called for the app. Without anything the usual places are looked at
-(`find_target`).
+`module:app`, `path/to/file.py:app`; without `:app` the module's `app`, or the only App in it. Apps of ASGI and WSGI
+are wrapped (`hosting.py`). `module:create_app()`, and a function that takes nothing, are called for the app. Without
+anything the usual places are looked at (`find_target`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .app import App
+    from .servable import Servable
 
 _USUAL_NAMES = ("app", "application", "create_app", "make_app")
 _USUAL_FILES = ("main.py", "app.py", "api.py", "server.py")
@@ -25,13 +25,16 @@ _USUAL_FILES = ("main.py", "app.py", "api.py", "server.py")
 _USUAL_FOLDERS = ("", "src")
 
 
-def load_app(target: Optional[str], *, factory: bool = False, app_dir: Optional[str] = None) -> App:
+def load_app(
+    target: Optional[str], *, factory: bool = False, app_dir: Optional[str] = None, interface: str = "auto"
+) -> Servable:
     """Imports the app that a target names.
 
     Args:
         target: `module:app`. None is the one that `find_target` finds.
         factory: Whether what it names is called for the app, whatever it is.
         app_dir: A folder to import from, before the current one.
+        interface: What kind of app it is: "httpy", "asgi", "wsgi", or "auto", which finds out.
 
     Raises:
         ConfigError: if there is no such module, nothing of that name in it, or it is no app; says what was
@@ -46,7 +49,7 @@ def load_app(target: Optional[str], *, factory: bool = False, app_dir: Optional[
     module = _import(where, app_dir)
     name = attribute.strip() or _usual_name(module, where)
     is_call = factory or name.endswith("()")
-    return _as_app(_find(module, where, name), f"{where}:{name}", is_call=is_call)
+    return _as_app(_find(module, where, name), f"{where}:{name}", is_call=is_call, interface=interface)
 
 
 def add_to_path(app_dir: Optional[str]) -> None:
@@ -181,20 +184,22 @@ def _find(module: ModuleType, where: str, name: str) -> Any:
     return value
 
 
-def _as_app(value: Any, shown: str, is_call: bool) -> App:
-    from .app import App
+def _as_app(value: Any, shown: str, *, is_call: bool, interface: str) -> Servable:
+    from .hosting import as_app, find_interface
 
-    if isinstance(value, App) and not is_call:
-        return value
-    if is_call or _is_function(value):
+    if is_call or (_is_function(value) and interface in ("auto", "httpy") and not find_interface(value)):
         made = _call(value, shown)
-        if isinstance(made, App):
-            return made
-        # Of an `async def`, such as a handler: nobody will await it.
-        getattr(made, "close", lambda: None)()
-        raise ConfigError(f"{shown} returned a {type(made).__name__}, not an HTTPy App")
-    other = "; ASGI and WSGI apps are not there yet" if callable(value) else ""
-    raise ConfigError(f"{shown} is a {type(value).__name__}, not an HTTPy App{other}")
+        if _is_coroutine(made):
+            # Of an `async def`, such as a handler: nobody will await it.
+            made.close()
+        return as_app(made, f"what {shown} returned", interface)
+    return as_app(value, shown, interface)
+
+
+def _is_coroutine(value: Any) -> bool:
+    from types import CoroutineType
+
+    return isinstance(value, CoroutineType)
 
 
 def _call(value: Any, shown: str) -> Any:
@@ -221,9 +226,9 @@ def _is_function(value: Any) -> bool:
 
 
 def _candidates(module: ModuleType) -> list[str]:
-    from .app import App
+    from .servable import Servable
 
-    return [name for name, value in vars(module).items() if isinstance(value, App)]
+    return [name for name, value in vars(module).items() if isinstance(value, Servable)]
 
 
 def _likely(name: str, known: list[str]) -> str:

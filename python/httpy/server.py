@@ -35,7 +35,7 @@ from .urls import http_url, url_of
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .app import App
+    from .servable import Servable
     from .systemd import Notifier
 
 
@@ -43,7 +43,7 @@ class Server:
     """Serves an app on an address.
 
     Args:
-        app: The app.
+        app: The app: one of HTTPy, of ASGI or of WSGI.
         host: The address or host name to listen on. Defaults to 127.0.0.1.
         port: The port. Defaults to 8000; 0 has the system choose, and `port` then says which.
         sockets: Sockets that listen already, TCP or unix, to be served instead of host and port. The server takes
@@ -71,7 +71,7 @@ class Server:
 
     def __init__(
         self,
-        app: App,
+        app: Any,
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
@@ -87,8 +87,10 @@ class Server:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ConfigError(f"port is a number from 0 to 65535, not {port!r}")
         if not hasattr(app, "_native"):
-            raise ConfigError(f"a Server serves an HTTPy App today, found {type(app).__name__}")
-        self._app = app
+            from .hosting import as_app
+
+            app = as_app(app, "what a Server serves")
+        self._app: Servable = app
         self._host = host
         self._wanted_port = port
         for one in sockets:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
 from . import _httpy
-from .config import LOG_FORMATS, LOOPS, nearest, read_root_path
+from .config import INTERFACES, LOG_FORMATS, LOOPS, nearest, read_root_path
 from .errors import ConfigError
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -266,6 +266,7 @@ def table() -> dict[str, Setting]:
 _OWN = (
     Setting("app", text, None, "what to serve, for files and the environment", APP, "APP"),
     Setting("factory", switch, False, "call what APP names for the app", APP),
+    Setting("interface", text, "auto", "what kind of app it is; auto finds out", APP, choices=INTERFACES),
     Setting("app_dir", text, None, "folder to import from, beside the current one", APP, "DIR"),
     Setting("chdir", text, None, "folder to go to before anything is read or imported", APP, "DIR"),
     Setting("config", text, None, "configuration file, TOML", APP, "FILE", short="-c"),

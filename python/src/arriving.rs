@@ -64,6 +64,16 @@ impl Arriving {
         }
         Ok(Chunks(self.0.clone()))
     }
+
+    /// The same content. Middleware that has read some of it has that chunk, and the app does not.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// What is between the reader and whoever takes the content.
+    pub(crate) fn into_inbox(self) -> Arc<Inbox> {
+        self.0
+    }
 }
 
 /// Answers a request whose handler reads the content, at most `limit` bytes of it, while it arrives.
@@ -104,7 +114,7 @@ impl Drop for Exchange {
 // -- between the reader and the handler ------------------------------------------------------------------------------
 
 /// Content that has arrived and waits for the handler. Never locked while Python code runs or objects are dropped.
-struct Inbox {
+pub(crate) struct Inbox {
     state: Mutex<State>,
     /// Wakes threads that wait for news.
     news: Condvar,
@@ -128,7 +138,7 @@ struct State {
 
 /// Why nothing follows.
 #[derive(Clone)]
-enum End {
+pub(crate) enum End {
     Whole,
     /// With the message for the client.
     TooLarge(String),
@@ -156,14 +166,14 @@ impl End {
 }
 
 /// What there is for the handler.
-enum Found {
+pub(crate) enum Found {
     Chunk(Bytes),
     End(End),
     Nothing,
 }
 
 impl Inbox {
-    fn filled(content: Bytes) -> Arc<Self> {
+    pub(crate) fn filled(content: Bytes) -> Arc<Self> {
         let size = content.len();
         let chunks = if content.is_empty() { VecDeque::new() } else { VecDeque::from([content]) };
         let state = State { chunks, size, end: Some(End::Whole), ..State::default() };
@@ -182,13 +192,19 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether everything has arrived and was taken.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.chunks.is_empty() && matches!(state.end, Some(End::Whole))
+    }
+
     fn has_news(&self) -> bool {
         let state = self.lock();
         !state.chunks.is_empty() || state.end.is_some()
     }
 
     /// Takes a chunk, and has the reader go on.
-    fn take(&self) -> Found {
+    pub(crate) fn take(&self) -> Found {
         let mut state = self.lock();
         state.is_wanted = true;
         let found = match state.chunks.pop_front() {
@@ -242,7 +258,7 @@ impl Inbox {
     }
 
     /// Waits for news, on a thread that may block. Must not be called attached.
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let has_none = |state: &mut State| state.chunks.is_empty() && state.end.is_none();
         drop(self.news.wait_while(self.lock(), has_none).unwrap_or_else(PoisonError::into_inner));
     }
@@ -251,7 +267,7 @@ impl Inbox {
     ///
     /// # Errors
     /// `RuntimeError` outside of a loop, or if another task waits.
-    fn wait_with_future<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    pub(crate) fn wait_with_future<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let other = self.lock().waiting.take();
         if let Some(other) = other {
             let is_done = other.call_method0(py, intern!(py, "done"))?.is_truthy(py)?;

@@ -6,14 +6,21 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body::Body as _;
 use httpy::{
     Body, Config, Handler, Reply, Request, Response,
-    error::Kind as Fault,
+    error::{Error, Kind as Fault},
+    message::TooLarge,
     middleware::{InFlight, within},
     route::Pattern,
 };
-use pyo3::{PyTraverseError, PyVisit, exceptions::PyException, prelude::*, types::PyDict};
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::PyException,
+    prelude::*,
+    types::{PyDict, PyType},
+};
 
 use crate::{
     afterwards,
@@ -24,10 +31,12 @@ use crate::{
     errors,
     failures::{http_error, internal_error, log_failure, log_late, plain_detail, unavailable},
     fields,
+    hosting::{self, Hosted, Interface, Outlet},
     onward::Onward,
     plan::{self, Described, Plan, Unfit},
     request::{PyRequest, split},
     response::{self, Background},
+    site::Site,
     threads::Pool,
 };
 
@@ -45,6 +54,8 @@ pub(crate) struct Endpoint {
     context: Arc<Context>,
     /// Python middleware of this route alone, outermost first; it comes inside the application's.
     middleware: Vec<Py<PyAny>>,
+    /// No function, but an app of another interface.
+    hosted: Option<Arc<Hosted>>,
 }
 
 #[pymethods]
@@ -87,6 +98,37 @@ impl Endpoint {
             label,
             context: context.0.clone(),
             middleware,
+            hosted: None,
+        })
+    }
+
+    /// An ASGI or WSGI app as an endpoint: it answers everything at or below a route by itself.
+    #[classmethod]
+    #[pyo3(signature = (app, interface, *, context, label=String::new(), debug=false))]
+    fn hosting(
+        class: &Bound<'_, PyType>,
+        app: Py<PyAny>,
+        interface: &str,
+        context: &PyContext,
+        label: String,
+        debug: bool,
+    ) -> PyResult<Self> {
+        let py = class.py();
+        let interface = Interface::parse(interface)?;
+        Ok(Self {
+            plan: Plan::new(py, app.clone_ref(py), Vec::new(), 0, crate::required(py)?.bind(py))?,
+            kind: match interface {
+                Interface::Asgi => Kind::Async,
+                Interface::Wsgi => Kind::Pooled,
+            },
+            status: StatusCode::OK,
+            stream: true,
+            max_body_bytes: None,
+            timeout: None,
+            label,
+            context: context.0.clone(),
+            middleware: Vec::new(),
+            hosted: Some(Arc::new(Hosted::new(py, app, interface, context.0.clone(), debug)?)),
         })
     }
 
@@ -149,7 +191,7 @@ impl Endpoint {
             own => Arc::new(chain.with_stages(py, own)),
         };
         Ok(Arc::new(Callable {
-            needs_request: plan.needs_request() || self.stream || !chain.is_empty(),
+            needs_request: plan.needs_request() || (self.stream && self.hosted.is_none()) || !chain.is_empty(),
             plan: Arc::new(plan),
             kind: self.kind,
             status: self.status,
@@ -164,6 +206,7 @@ impl Endpoint {
             context: self.context.clone(),
             chain,
             refused: None,
+            hosted: self.hosted.clone(),
         }))
     }
 }
@@ -182,6 +225,8 @@ pub(crate) struct Callable {
     pub(crate) chain: Arc<Chain>,
     /// No function: routing said no, and the application wants to see that.
     refused: Option<Refused>,
+    /// No function: an app of another interface.
+    hosted: Option<Arc<Hosted>>,
 }
 
 /// An answer in place of the function's that passes through an application's middleware and error handlers.
@@ -211,6 +256,8 @@ struct Asked {
     raw: Option<Request>,
     content: Option<Content>,
     object: Option<Py<PyRequest>>,
+    /// Where it is, for an app of another interface behind middleware.
+    site: Option<Arc<Site>>,
 }
 
 /// Handler as the router holds it.
@@ -220,7 +267,19 @@ impl Handler for Routed {
     fn call(&self, mut request: Request) -> Reply {
         let callable = &self.0;
         let max_body_bytes = callable.limits.max_body_bytes;
-        if callable.stream {
+        // A hosted app reads its content by itself, too; what is there already need not arrive.
+        let is_there = callable.hosted.is_some()
+            && match &request.body {
+                Body::Empty => true,
+                Body::Full(content) => content.len() as u64 <= max_body_bytes,
+                Body::Stream(_) => false,
+            };
+        if callable.stream && !is_there {
+            if callable.hosted.is_some() && request.body.size_hint().lower() > max_body_bytes {
+                // No app of another interface knows what to do about it.
+                return callable
+                    .refuse(request, &Error::new(Fault::Limit, TooLarge { limit: max_body_bytes }.to_string()));
+            }
             return arriving::answer(request, max_body_bytes, |request, content| callable.run(request, content));
         }
         let content = match &mut request.body {
@@ -265,9 +324,12 @@ impl Callable {
         self.limits.in_flight.admit(move || {
             // Middleware is asynchronous, whatever it leads to.
             let kind = if callable.chain.is_empty() { callable.kind } else { Kind::Async };
-            let asked = Asked { raw: Some(request), content: Some(content), object: None };
+            let is_alone = callable.hosted.is_some() && callable.chain.is_empty();
+            let outlet = is_alone.then(|| Outlet::new(request.method == Method::HEAD, Site::here()));
+            let site = if callable.hosted.is_some() && !is_alone { Site::here() } else { None };
+            let asked = Asked { raw: Some(request), content: Some(content), object: None, site };
             let timeout = callable.limits.timeout.map(|limit| (limit, callable.clone()));
-            let reply = driver::run(kind, Through { callable, asked, tried: 0 });
+            let reply = driver::run(kind, Through { callable, asked, tried: 0, outlet });
             match timeout {
                 None => reply,
                 Some((limit, callable)) => within(limit, reply, move || callable.late()),
@@ -305,6 +367,7 @@ impl Callable {
             needs_request: true,
             chain: chain.clone(),
             refused: Some(refused),
+            hosted: None,
         })
     }
 
@@ -317,6 +380,10 @@ impl Callable {
     /// Calls the function with what it takes of a request object.
     pub(crate) fn call_function<'py>(&self, request: &Bound<'py, PyRequest>) -> PyResult<Bound<'py, PyAny>> {
         let py = request.py();
+        if let Some(hosted) = &self.hosted {
+            let (content, site) = request.get().take_content();
+            return hosted.start(py, &request.get().head().into(), content, site);
+        }
         let Some(refused) = &self.refused else { return fit(py, self.plan.call(request)) };
         if !refused.status.is_client_error() {
             // OPTIONS and redirects are answers, not errors.
@@ -338,7 +405,8 @@ impl Callable {
 
     /// Whether the function runs on a pool thread.
     pub(crate) fn is_pooled(&self) -> bool {
-        self.kind == Kind::Pooled
+        // A WSGI app finds its thread by itself.
+        self.kind == Kind::Pooled && self.hosted.is_none()
     }
 
     /// Turns the outcome of the stage or function at a place into what the stage before it gets from `next`: a response
@@ -453,6 +521,9 @@ impl Callable {
             let (head, params, _body) = split(raw);
             let content = asked.content.take().unwrap_or(Content::Whole(Bytes::new()));
             let request = PyRequest::new(head, content, self.context.clone());
+            if let Some(site) = asked.site.take() {
+                request.set_site(site);
+            }
             request.set_matched(self.plan.clone(), params);
             asked.object = Some(Py::new(py, request)?);
         }
@@ -463,7 +534,7 @@ impl Callable {
     /// HTTPy's own answer to an exception that nobody has one to: 500, and the traceback in the log.
     fn failed(&self, py: Python<'_>, asked: &Asked, error: &PyErr) -> Response {
         let target = match asked {
-            Asked { raw: Some(request), .. } => format!("{} {}", request.method, request.uri.path()),
+            Asked { raw: Some(request), .. } => target_of(request),
             Asked { object: Some(request), .. } => {
                 let head = request.get().head();
                 format!("{} {}", head.method, head.uri.path())
@@ -499,24 +570,56 @@ struct Through {
     asked: Asked,
     /// How many apps have been asked to answer an error: none is asked about its own answer's error.
     tried: usize,
+    /// Of an app of another interface that stands alone: the way its response goes.
+    outlet: Option<Arc<Outlet>>,
 }
 
 impl Visit for Through {
     fn call(&mut self, py: Python<'_>, pool: &Arc<Pool>) -> PyResult<Py<PyAny>> {
+        if let (Some(hosted), Some(outlet), Some(raw)) = (&self.callable.hosted, &self.outlet, &self.asked.raw) {
+            let content = self.asked.content.take().unwrap_or(Content::Whole(Bytes::new()));
+            return hosted.call(py, &raw.into(), content, outlet);
+        }
         self.callable.invoke(py, pool, &mut self.asked).map(Bound::unbind)
     }
 
     fn respond(&mut self, py: Python<'_>, ended: PyResult<Py<PyAny>>) -> Then {
+        let ended = match self.outlet.take() {
+            None => ended,
+            Some(outlet) => match (ended, &self.asked.raw) {
+                (Ok(_), raw) => {
+                    let target = || raw.as_ref().map(target_of).unwrap_or_default();
+                    return Then::Answer(hosting::conclude(&outlet, target));
+                }
+                (Err(error), raw) => match hosting::fail(&outlet) {
+                    // Nothing was sent: it is answered like any handler's.
+                    None => Err(error),
+                    Some(response) => {
+                        let target = raw.as_ref().map(target_of).unwrap_or_default();
+                        hosting::log_end(py, &outlet, &self.callable.label, &target, &error);
+                        return Then::Answer(response);
+                    }
+                },
+            },
+        };
         let (then, tried) = self.callable.settle(py, &mut self.asked, ended, self.tried);
         self.tried = tried;
         then
     }
 
     fn will_wait(&mut self, watch: Watch) {
+        if let Some(outlet) = &self.outlet {
+            return outlet.answer_through(watch);
+        }
         if let Some(request) = &self.asked.object {
             request.get().set_watch(watch);
         }
     }
+}
+
+/// A request as the log names it.
+fn target_of(request: &Request) -> String {
+    format!("{} {}", request.method, request.uri.path())
 }
 
 /// What does not fit the function is an `HTTPError` 422.

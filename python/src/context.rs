@@ -49,6 +49,12 @@ impl Context {
         Ok(py.import("types")?.getattr("SimpleNamespace")?.call((), values.as_ref())?.unbind())
     }
 
+    /// A copy of what `lifespan` gave, as ASGI has it.
+    pub(crate) fn copy_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let values = self.lock().as_ref().map(|values| values.clone_ref(py));
+        values.map_or_else(|| Ok(PyDict::new(py)), |values| values.bind(py).copy())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Py<PyDict>>> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

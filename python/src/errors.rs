@@ -98,6 +98,25 @@ pub(crate) fn is_client_disconnected(py: Python<'_>, error: &PyErr) -> bool {
     classes(py).is_ok_and(|classes| error.is_instance(py, classes.client_disconnected.bind(py)))
 }
 
+/// Whether an exception is a `ClientDisconnected`, or was raised because of one. Sixteen steps back at most: chains can be
+/// circles.
+pub(crate) fn follows_client_disconnected(py: Python<'_>, error: &PyErr) -> bool {
+    let mut next = Some(error.clone_ref(py));
+    for _ in 0..16 {
+        let Some(error) = next else { return false };
+        if is_client_disconnected(py, &error) {
+            return true;
+        }
+        let value = error.value(py);
+        let before = ["__cause__", "__context__"].iter().find_map(|name| {
+            let before = value.getattr(*name).ok()?;
+            (!before.is_none()).then_some(before)
+        });
+        next = before.map(PyErr::from_value);
+    }
+    false
+}
+
 /// An error of the core, as Python raises it.
 pub(crate) fn from_core(py: Python<'_>, error: &httpy::Error) -> PyErr {
     config(py, error.to_string())

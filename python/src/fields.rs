@@ -9,7 +9,7 @@ use pyo3::{
     types::{PyDict, PyIterator, PyList, PyString},
 };
 
-use crate::{request::PyRequest, response::PyResponse};
+use crate::{request::PyRequest, response::PyResponse, symbols::symbols};
 
 /// A field value as text: field values are bytes, read as ISO-8859-1 (RFC 9110 §5.5), so every byte has a character.
 pub(crate) fn value_text(value: &HeaderValue) -> Cow<'_, str> {
@@ -62,6 +62,24 @@ pub(crate) fn extend(headers: &mut HeaderMap, fields: &Bound<'_, PyAny>) -> PyRe
         add(&key, &text)?;
     }
     Ok(())
+}
+
+/// The text of a `str` without a copy, where the interpreter lends it: the limited API copies it twice.
+///
+/// # Errors
+/// `UnicodeEncodeError` for lone surrogates, which have no UTF-8.
+pub(crate) fn lent<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
+    let Some(as_utf8_and_size) = symbols().as_utf8_and_size else { return text.to_cow() };
+    let mut size = 0;
+    // SAFETY: `text` is a live str, and we are attached.
+    let data = unsafe { as_utf8_and_size(text.as_ptr(), &raw mut size) };
+    if data.is_null() {
+        return Err(PyErr::fetch(text.py()));
+    }
+    // SAFETY: CPython lends `size` bytes of UTF-8 for as long as the str lives, which the borrow outlives not.
+    Ok(Cow::Borrowed(unsafe {
+        std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), size.unsigned_abs()))
+    }))
 }
 
 fn text_of(object: &Bound<'_, PyAny>) -> PyResult<String> {

@@ -16,8 +16,10 @@ mod driver;
 mod errors;
 mod failures;
 mod fields;
+mod guest;
 #[cfg(unix)]
 mod hangup;
+mod hosting;
 mod json;
 mod log;
 mod onward;
@@ -54,6 +56,7 @@ pub mod _httpy {
         call::Endpoint,
         context::PyContext,
         fields::{Headers, MutableHeaders},
+        guest::Guest,
         json::{json_dumps, json_layout, json_loads},
         log::forward_logs,
         onward::{Next, Onward},

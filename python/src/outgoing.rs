@@ -108,7 +108,7 @@ fn log_stream_failure(py: Python<'_>, chunks: &Bound<'_, PyAny>, error: &PyErr) 
 ///
 /// # Errors
 /// `TypeError` if it is nothing that can be sent, `UnicodeEncodeError` for lone surrogates, which have no UTF-8.
-fn chunk(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+pub(crate) fn chunk(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     let py = chunk.py();
     if let Ok(bytes) = chunk.cast::<PyBytes>() {
         return Ok(Bytes::copy_from_slice(bytes.as_bytes()));

@@ -28,9 +28,11 @@ use crate::{
     driver::Watch,
     errors, fields,
     fields::Headers,
+    hosting::environ_of,
     json,
     plan::Plan,
     query::{self, QueryParams},
+    site::Site,
     tls::PyTlsSession,
 };
 
@@ -70,6 +72,9 @@ pub(crate) struct PyRequest {
     json: OnceLock<Py<PyAny>>,
     state: OnceLock<Py<PyAny>>,
     id: PyOnceLock<Py<PyString>>,
+    /// Where it is, for an app of another interface behind middleware.
+    site: OnceLock<Arc<Site>>,
+    environ: OnceLock<Py<PyAny>>,
 }
 
 impl PyRequest {
@@ -88,7 +93,24 @@ impl PyRequest {
             json: OnceLock::new(),
             state: OnceLock::new(),
             id: PyOnceLock::new(),
+            site: OnceLock::new(),
+            environ: OnceLock::new(),
         }
+    }
+
+    /// Says where it is.
+    pub(crate) fn set_site(&self, site: Arc<Site>) {
+        let _ = self.site.set(site);
+    }
+
+    /// The content, for an app of another interface: what has arrived, or is to, unless somebody else reads that already. And
+    /// where that app is to run.
+    pub(crate) fn take_content(&self) -> (Content, Option<Arc<Site>>) {
+        let content = match &self.arriving {
+            None => Content::Whole(self.body.clone()),
+            Some(arriving) => Content::Arriving(arriving.share()),
+        };
+        (content, self.site.get().cloned())
     }
 
     pub(crate) fn head(&self) -> &Head {
@@ -186,6 +208,16 @@ impl PyRequest {
     #[getter]
     fn raw_path<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.head.uri.path().as_bytes())
+    }
+
+    /// The request as WSGI has it (PEP 3333): a dict of its own, made once.
+    #[getter]
+    fn environ<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let make = || {
+            let (content, _) = self.take_content();
+            environ_of(py, &(&self.head).into(), self.context.root_path(), content)
+        };
+        once(py, &self.environ, make).cloned()
     }
 
     /// The path that a proxy and the mounts on the way have taken.
@@ -477,6 +509,7 @@ impl PyRequest {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // No clear is needed: whatever closes a cycle from here is a dict or an object that can be cleared.
         visit.call(self.json.get())?;
+        visit.call(self.environ.get())?;
         visit.call(self.state.get())
     }
 }

@@ -36,6 +36,8 @@ struct Entries {
     /// Those of WebSockets, to find conflicts among them.
     socket_table: Table<()>,
     mounts: Vec<(Pattern, Py<Routes>)>,
+    /// What answers everything, without routes.
+    whole: Option<Py<Endpoint>>,
 }
 
 #[pymethods]
@@ -107,11 +109,19 @@ impl Routes {
         Ok(())
     }
 
+    /// Has one endpoint answer everything, instead of routes.
+    #[pyo3(signature = (endpoint, /))]
+    fn hand_over(&self, endpoint: &Bound<'_, Endpoint>) {
+        let old = self.lock().whole.replace(endpoint.clone().unbind());
+        drop(old);
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         for middleware in &self.middleware {
             visit.call(middleware)?;
         }
         if let Ok(entries) = self.entries.try_lock() {
+            visit.call(&entries.whole)?;
             for (_, _, endpoint) in &entries.endpoints {
                 visit.call(endpoint)?;
             }
@@ -147,6 +157,11 @@ impl Routes {
             return Err(errors::route(py, format!("applications are mounted too deep, or in a circle: {prefix}")));
         }
         let chain = Arc::new(outer.with_app(py, &self.context, &self.middleware));
+        if let Some(whole) = &self.lock().whole {
+            // Any pattern fits an endpoint that takes nothing from it.
+            let pattern = self::pattern(py, "/{path:path}")?;
+            return Ok(Arc::new(Routed(whole.get().on_route(py, &pattern, prefix, limits, &chain)?)));
+        }
         let mut router = Router::new()
             .redirect_slashes(self.redirect_slashes)
             .root_path(self.context.root_path())

@@ -228,13 +228,15 @@ impl Core {
                 app = app.siblings(Siblings::new(board));
             }
             let server = app.start(listeners);
+            // Kept for as long as it serves: who needs one finds it, and need not make one for a single request.
+            let site = Site::here();
             let Ok(Stop { grace, queued, done }) = stopped.await else {
                 // Started and forgotten: it serves as long as its runtime.
                 return std::future::pending().await;
             };
             let deadline = deadline(grace);
             let cut_off = server.stop(grace, queued).await;
-            if let Some(site) = Site::here() {
+            if let Some(site) = site {
                 // What still runs behind responses then is left to the loop, which cancels it when it ends.
                 let _ = tokio::time::timeout_at(deadline, site.rested()).await;
             }
@@ -347,7 +349,7 @@ impl Count {
 }
 
 /// Reads a configuration: what is not named keeps its default.
-fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<Config> {
+pub(crate) fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<Config> {
     let mut config = Config::default();
     let Some(values) = values else { return Ok(config) };
     for (name, value) in values.iter() {

@@ -33,7 +33,7 @@ pub(crate) use pinned::Pinned;
 pub(crate) use run::{Kind, Runtime, Then, Visit, is_awaitable, run, tell};
 #[cfg(unix)]
 pub(crate) use selector::{Selector, pause};
-pub(crate) use slot::{Slot, Watch};
+pub(crate) use slot::{Follower, Slot, Watch};
 pub(crate) use step::Stepped;
 pub(crate) use thread::{Job, RuntimeThread, There};
 pub(crate) use trampoline::{Sent, Trampoline, send, went};

@@ -19,15 +19,22 @@ use super::Bell;
 ///    '------ Waiting dropped --> GivenUp
 /// ```
 enum State {
-    /// The handler runs; dropping the waiter cancels it through this task.
+    /// The handler runs; dropping the waiter cancels it through this task, unless somebody wants to be told instead.
     Running {
         waker: Option<Waker>,
         task: Option<Py<PyAny>>,
+        follower: Option<Arc<dyn Follower>>,
     },
     Answered(Response),
     Taken,
     /// The carrier went away before there was a response.
     GivenUp,
+}
+
+/// Is told that the carrier has given up, where that is no reason to cancel a task.
+pub(crate) trait Follower: Send + Sync {
+    /// Nobody waits for the response any more. Called on the runtime's thread.
+    fn given_up(&self);
 }
 
 struct Shared {
@@ -41,7 +48,7 @@ pub(crate) struct Slot(Arc<Shared>);
 impl Slot {
     /// Makes both sides. Whoever fills the slot rings `bell`.
     pub(crate) fn new(bell: Arc<Bell>, task: Option<Py<PyAny>>) -> (Self, Waiting) {
-        let shared = Arc::new(Shared { state: Mutex::new(State::Running { waker: None, task }), bell });
+        let shared = Arc::new(Shared { state: Mutex::new(State::Running { waker: None, task, follower: None }), bell });
         (Self(shared.clone()), Waiting(shared))
     }
 
@@ -58,14 +65,16 @@ impl Slot {
         bell.ring_soon(py);
     }
 
-    /// Names the task to cancel if the carrier gives up. Returns it if the carrier already has.
+    /// Names the task to cancel if the carrier gives up. Returns it if the carrier already has. One that has been answered
+    /// already goes on behind its response.
     pub(crate) fn set_task(&self, py: Python<'_>, running: &Py<PyAny>) -> Option<Py<PyAny>> {
         match &mut *self.0.lock() {
             State::Running { task, .. } => {
                 *task = Some(running.clone_ref(py));
                 None
             }
-            State::Answered(_) | State::Taken | State::GivenUp => Some(running.clone_ref(py)),
+            State::GivenUp => Some(running.clone_ref(py)),
+            State::Answered(_) | State::Taken => None,
         }
     }
 
@@ -106,11 +115,11 @@ impl Shared {
     fn fill(&self, response: Response) {
         let mut state = self.lock();
         match replace(&mut *state, State::GivenUp) {
-            State::Running { waker, task } => {
+            State::Running { waker, task, follower } => {
                 *state = State::Answered(response);
                 drop(state);
                 // Outside the lock: the task may go with it, and run Python code.
-                drop(task);
+                drop((task, follower));
                 if let Some(waker) = waker {
                     self.bell.leave(waker);
                 }
@@ -158,16 +167,46 @@ impl Drop for Waiting {
                 if matches!(*state, State::Running { .. } | State::GivenUp) { State::GivenUp } else { State::Taken };
             replace(&mut *state, next)
         };
-        if let State::Running { task: Some(task), .. } = state {
-            super::cancel(task);
+        match state {
+            State::Running { follower: Some(follower), .. } => follower.given_up(),
+            State::Running { task: Some(task), .. } => super::cancel(task),
+            _ => {}
         }
     }
 }
 
-/// Tells whether anybody still waits for a response.
+/// Tells whether anybody still waits for a response, and answers before the handler has ended.
 pub(crate) struct Watch(Arc<Shared>);
 
 impl Watch {
+    /// Answers, although the handler goes on: what it comes to later counts no more. The loop's thread.
+    pub(crate) fn answer_soon(&self, py: Python<'_>, response: Response) {
+        self.0.fill(response);
+        self.0.bell.ring_soon(py);
+    }
+
+    /// The same from any thread.
+    pub(crate) fn answer(&self, response: Response) {
+        self.0.fill(response);
+        self.0.bell.ring();
+    }
+
+    /// Has `follower` told when the carrier gives up, in place of the handler's task being cancelled then. If it has given
+    /// up already, it is told at once.
+    pub(crate) fn follow(&self, follower: Arc<dyn Follower>) {
+        let mut state = self.0.lock();
+        match &mut *state {
+            State::Running { follower: place, .. } => *place = Some(follower),
+            State::GivenUp => {
+                // So that nobody cancels the task after all.
+                *state = State::Taken;
+                drop(state);
+                follower.given_up();
+            }
+            State::Answered(_) | State::Taken => {}
+        }
+    }
+
     /// Whether the client went away before it was answered.
     pub(crate) fn is_given_up(&self) -> bool {
         matches!(*self.0.lock(), State::GivenUp)

@@ -1,0 +1,230 @@
+//! What an ASGI app is told of a request (ASGI 3.0, HTTP specification 2.5).
+
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use http::{HeaderValue, Method, Version, header};
+use httpy::message::{Feature, TlsSession};
+use percent_encoding::percent_decode_str;
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyString, PyTuple},
+};
+
+use super::{Hosted, Seen};
+
+/// The version of the HTTP specification that is kept.
+const SPEC_VERSION: &str = "2.5";
+
+/// What is the same in each scope of an app.
+pub(super) struct Template {
+    /// Every key, so that a copy has room for all of them.
+    scope: Py<PyDict>,
+    asgi: Py<PyDict>,
+    is_debug: bool,
+    /// The extensions that [`EXTENSIONS`] has, by which of them there are.
+    extensions: [OnceLock<Py<PyDict>>; 8],
+    /// The address of the last request's listener: nearly always the next one's too.
+    server: Mutex<Option<(SocketAddr, Py<PyTuple>)>>,
+}
+
+/// What depends on the request.
+const EXTENSIONS: [(&str, Feature); 3] = [
+    ("http.response.push", Feature::Push),
+    ("http.response.early_hint", Feature::EarlyHints),
+    ("http.response.trailers", Feature::Trailers),
+];
+
+impl Template {
+    pub(super) fn new(py: Python<'_>, is_debug: bool) -> PyResult<Self> {
+        let asgi = PyDict::new(py);
+        asgi.set_item("version", "3.0")?;
+        asgi.set_item("spec_version", SPEC_VERSION)?;
+        let scope = PyDict::new(py);
+        scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
+        for key in [
+            intern!(py, "asgi"),
+            intern!(py, "http_version"),
+            intern!(py, "server"),
+            intern!(py, "client"),
+            intern!(py, "scheme"),
+            intern!(py, "method"),
+            intern!(py, "root_path"),
+            intern!(py, "path"),
+            intern!(py, "raw_path"),
+            intern!(py, "query_string"),
+            intern!(py, "headers"),
+            intern!(py, "state"),
+            intern!(py, "extensions"),
+        ] {
+            scope.set_item(key, py.None())?;
+        }
+        let extensions = [const { OnceLock::new() }; 8];
+        Ok(Self { scope: scope.unbind(), asgi: asgi.unbind(), is_debug, extensions, server: Mutex::new(None) })
+    }
+
+    fn extensions<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
+        let mut which = 0;
+        for (bit, (_, feature)) in EXTENSIONS.iter().enumerate() {
+            which |= usize::from(seen.supports(*feature)) << bit;
+        }
+        let place = &self.extensions[which];
+        let known = match place.get() {
+            Some(known) => known,
+            None => {
+                let made = PyDict::new(py);
+                made.set_item("http.response.pathsend", PyDict::new(py))?;
+                made.set_item("http.response.zerocopysend", PyDict::new(py))?;
+                for (bit, (name, _)) in EXTENSIONS.iter().enumerate() {
+                    if which >> bit & 1 == 1 {
+                        made.set_item(name, PyDict::new(py))?;
+                    }
+                }
+                if self.is_debug {
+                    made.set_item("http.response.debug", PyDict::new(py))?;
+                }
+                place.get_or_init(|| made.unbind())
+            }
+        };
+        let extensions = known.bind(py).copy()?;
+        if seen.peer.is_tls {
+            extensions.set_item(intern!(py, "tls"), tls(py, seen.peer.tls.as_deref())?)?;
+        }
+        Ok(extensions)
+    }
+
+    /// Name and port of the listener.
+    fn server<'py>(&self, py: Python<'py>, address: Option<SocketAddr>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(address) = address else { return Ok(None) };
+        {
+            let known = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((of, pair)) = &*known
+                && *of == address
+            {
+                return Ok(Some(pair.bind(py).clone()));
+            }
+        }
+        let pair = pair(py, address)?;
+        let old = self.server.lock().unwrap_or_else(PoisonError::into_inner).replace((address, pair.clone().unbind()));
+        drop(old);
+        Ok(Some(pair))
+    }
+}
+
+impl Hosted {
+    /// The scope of a request.
+    pub(super) fn scope<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
+        let template = &self.scope;
+        let scope = template.scope.bind(py).copy()?;
+        let (before, path) = (self.context.root_path(), seen.uri.path());
+        scope.set_item(intern!(py, "asgi"), template.asgi.bind(py).copy()?)?;
+        scope.set_item(intern!(py, "http_version"), interned_version(py, seen))?;
+        scope.set_item(intern!(py, "server"), template.server(py, seen.peer.server)?)?;
+        if let Some(client) = seen.peer.client {
+            scope.set_item(intern!(py, "client"), pair(py, client)?)?;
+        }
+        let scheme = if seen.peer.is_tls { intern!(py, "https") } else { intern!(py, "http") };
+        scope.set_item(intern!(py, "scheme"), scheme)?;
+        scope.set_item(intern!(py, "method"), method(py, seen.method))?;
+        // The whole path, mounts included: so the specification has it, and Starlette and Django take `root_path` off it.
+        scope.set_item(intern!(py, "root_path"), decoded(&[before, &path[..seen.root_len]]))?;
+        scope.set_item(intern!(py, "path"), decoded(&[before, path]))?;
+        let raw_path = match before {
+            "" => PyBytes::new(py, path.as_bytes()),
+            before => PyBytes::new(py, [before, path].concat().as_bytes()),
+        };
+        scope.set_item(intern!(py, "raw_path"), raw_path)?;
+        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, seen.uri.query().unwrap_or("").as_bytes()))?;
+        scope.set_item(intern!(py, "headers"), headers(py, seen)?)?;
+        scope.set_item(intern!(py, "state"), self.context.copy_state(py)?)?;
+        scope.set_item(intern!(py, "extensions"), template.extensions(py, seen)?)?;
+        Ok(scope)
+    }
+}
+
+/// Text of percent-encoded parts. What is no UTF-8 then is replaced: a router has refused it where there is one.
+pub(super) fn decoded<'a>(parts: &[&'a str; 2]) -> Cow<'a, str> {
+    match parts {
+        ["", only] => percent_decode_str(only).decode_utf8_lossy(),
+        parts => Cow::Owned(parts.map(|part| percent_decode_str(part).decode_utf8_lossy()).concat()),
+    }
+}
+
+pub(super) fn method<'py>(py: Python<'py>, method: &Method) -> Bound<'py, PyString> {
+    match *method {
+        Method::GET => intern!(py, "GET").clone(),
+        Method::POST => intern!(py, "POST").clone(),
+        ref other => PyString::new(py, other.as_str()),
+    }
+}
+
+fn interned_version<'py>(py: Python<'py>, seen: &Seen<'_>) -> Bound<'py, PyString> {
+    match seen.http_version() {
+        "1.1" => intern!(py, "1.1").clone(),
+        other => PyString::new(py, other),
+    }
+}
+
+fn pair(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, PyTuple>> {
+    (address.ip().to_canonical().to_string(), address.port()).into_pyobject(py)
+}
+
+/// The host the client meant where that is not in the field section: a pseudo-field (RFC 9113 §8.3.1).
+pub(super) fn missing_host(seen: &Seen<'_>) -> Option<HeaderValue> {
+    let authority = seen.uri.authority().filter(|_| !seen.headers.contains_key(header::HOST))?;
+    HeaderValue::from_str(authority.as_str()).ok()
+}
+
+fn headers<'py>(py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    if let Some(host) = missing_host(seen) {
+        list.append((PyBytes::new(py, b"host"), PyBytes::new(py, host.as_bytes())))?;
+    }
+    // Where the host was a pseudo-field it comes first; it is a field of the request by now.
+    let is_pseudo = seen.version >= Version::HTTP_2;
+    if is_pseudo && let Some(host) = seen.headers.get(header::HOST) {
+        list.append((PyBytes::new(py, b"host"), PyBytes::new(py, host.as_bytes())))?;
+    }
+    for (name, value) in seen.headers {
+        if is_pseudo && name == header::HOST {
+            continue;
+        }
+        list.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
+    }
+    Ok(list)
+}
+
+/// The cipher suites that rustls has, with their numbers at IANA.
+const CIPHER_SUITES: [(&str, u16); 9] = [
+    ("TLS_AES_128_GCM_SHA256", 0x1301),
+    ("TLS_AES_256_GCM_SHA384", 0x1302),
+    ("TLS_CHACHA20_POLY1305_SHA256", 0x1303),
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", 0xc02b),
+    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", 0xc02c),
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", 0xc02f),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", 0xc030),
+    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", 0xcca8),
+    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", 0xcca9),
+];
+
+/// The TLS extension. The client's certificate is left out: with it, its name has to be there too, in the form of RFC 4514.
+fn tls<'py>(py: Python<'py>, session: Option<&TlsSession>) -> PyResult<Bound<'py, PyDict>> {
+    let version = session.and_then(|session| match session.version {
+        "TLSv1.2" => Some(0x0303),
+        "TLSv1.3" => Some(0x0304),
+        _ => None,
+    });
+    let cipher = session.and_then(|session| CIPHER_SUITES.iter().find(|(name, _)| *name == session.cipher));
+    let tls = PyDict::new(py);
+    tls.set_item("server_cert", py.None())?;
+    tls.set_item("client_cert_chain", PyTuple::empty(py))?;
+    tls.set_item("client_cert_name", py.None())?;
+    tls.set_item("client_cert_error", py.None())?;
+    tls.set_item("tls_version", version)?;
+    tls.set_item("cipher_suite", cipher.map(|(_, number)| number))?;
+    Ok(tls)
+}

@@ -1,0 +1,334 @@
+"""An app inside of other servers answers as it does in its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import wsgiref.simple_server
+import wsgiref.validate
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import guest_app
+from httpy import App, Server
+from support import PATIENCE_S, environment
+
+HERE = Path(__file__).parent
+
+CONTAINERS = {
+    "uvicorn": ["uvicorn", "guest_app:app", "--port", "{port}", "--log-level", "warning"],
+    "hypercorn": ["hypercorn", "guest_app:app", "--bind", "127.0.0.1:{port}"],
+    "granian": ["granian", "guest_app:app", "--interface", "asgi", "--port", "{port}", "--no-log"],
+    "gunicorn": ["gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}", "--log-level", "warning"],
+    "gunicorn threads": [
+        *("gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}"),
+        *("--threads", "4", "--log-level", "warning"),
+    ],
+}
+ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian"]
+
+
+def is_there(name: str) -> bool:
+    return (Path(sys.executable).parent / CONTAINERS[name][0]).exists()
+
+
+class Container:
+    """Another server that runs."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], events: Path) -> None:
+        self.url = url
+        self.process = process
+        self.events = events
+
+    def wait_for(self, event: str) -> list[str]:
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            events = self.events.read_text().split() if self.events.exists() else []
+            if event in events:
+                return events
+            time.sleep(0.01)
+        raise AssertionError(f"no {event}: {events}")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def contained(name: str, folder: Path) -> Iterator[Container]:
+    """Serves the app with another server until the end of the block."""
+    if not is_there(name):
+        pytest.skip(f"{CONTAINERS[name][0]} is not installed (make test-apps installs it)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command, *arguments = (part.format(port=port) for part in CONTAINERS[name])
+    events = folder / f"events-{name}".replace(" ", "-")
+    env = {**environment(), "GUEST_EVENTS": str(events)}
+    process = subprocess.Popen([str(Path(sys.executable).parent / command), *arguments], cwd=HERE, env=env)
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None, f"{name} has ended"
+            assert time.monotonic() < end, f"{name} does not listen"
+            time.sleep(0.02)
+        yield Container(f"http://127.0.0.1:{port}", process, events)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def content() -> Iterator[bytes]:
+    yield b"one"
+    yield b"two"
+
+
+REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "/", {}),
+    ("HEAD", "/", {}),
+    ("GET", "/async/7?q=a%20b", {}),
+    ("GET", "/async/x", {}),
+    ("POST", "/echo", {"content": b"x" * 200_000}),
+    ("POST", "/echo", {"content": b""}),
+    ("POST", "/count", {"content": b"x" * 1_000_000}),
+    ("POST", "/unread", {"content": b"x" * 1000}),
+    ("GET", "/stream", {}),
+    ("GET", "/large", {}),
+    ("GET", "/fails", {}),
+    ("GET", "/zero", {}),
+    ("GET", "/teapot", {}),
+    ("GET", "/cookies", {}),
+    ("GET", "/told?a=b%2F", {"headers": {"X-Header": "value"}}),
+    ("GET", "/inner/caf%C3%A9", {}),
+    ("GET", "/nowhere", {}),
+    ("PUT", "/", {}),
+    ("OPTIONS", "/", {}),
+    ("GET", "/echo/", {}),
+]
+NAMED = ("content-type", "x-marked", "allow", "location", "x-why", "set-cookie", "content-length")
+
+
+def answers(url: str) -> list[Any]:
+    """What comes back for each request: status, content, and fields that are the app's."""
+    found = []
+    with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
+        for method, path, arguments in REQUESTS:
+            response = client.request(method, path, **arguments)
+            fields = [(name, response.headers.get_list(name)) for name in NAMED]
+            if method in ("HEAD", "OPTIONS") or response.status_code == 204:
+                # Servers differ in what they say of a length where there is none.
+                fields.pop()
+            found.append((method, path, response.status_code, response.content, fields))
+    return found
+
+
+@pytest.fixture(scope="module")
+def own() -> list[Any]:
+    """What HTTPy's own server answers."""
+    with Server(guest_app.app, port=0) as server:
+        return answers(server.url)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_answers_as_our_own_server_does(name: str, own: list[Any], tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        found = answers(container.url)
+        container.stop()
+        events = container.wait_for("shutdown")
+
+    for theirs, ours in zip(found, own):
+        assert theirs == ours
+    assert events == ["startup", "shutdown"]
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_response_that_fails_is_cut_there_too(name: str, tmp_path: Path) -> None:
+    cut = (httpx.RemoteProtocolError, httpx.ReadError)
+    with contained(name, tmp_path) as container, pytest.raises(cut):
+        httpx.get(container.url + "/cut", timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_piece_is_sent_before_the_next_is_made(name: str, tmp_path: Path) -> None:
+    with (
+        contained(name, tmp_path) as container,
+        httpx.stream("GET", container.url + "/first", timeout=PATIENCE_S) as response,
+    ):
+        assert next(response.iter_raw()) == b"first"
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_content_of_unknown_length_is_read(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        assert httpx.post(container.url + "/echo", content=content()).content == b"onetwo"
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_a_client_that_leaves_cancels_its_handler(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        port = httpx.URL(container.url).port
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as client:
+            client.request("GET", "/waits")
+            container.wait_for("waits")
+        container.wait_for("cancelled")
+
+
+# Without a container
+
+
+def app() -> App:
+    made = App()
+    events: list[str] = []
+    made.state.events = events
+    made.on_startup(lambda: events.append("startup"))
+    made.on_shutdown(lambda: events.append("shutdown"))
+
+    @made.get("/")
+    def index() -> str:
+        return "index"
+
+    return made
+
+
+async def ask(application: Any, **scope: Any) -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(PATIENCE_S)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    whole = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", **scope}
+    await application(whole, receive, send)
+    return sent
+
+
+def test_a_container_without_lifespan_starts_it_with_the_first_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = app()
+
+    async def main() -> None:
+        with caplog.at_level("INFO", "httpy.guest"):
+            found = await asyncio.gather(*(ask(made) for _ in range(3)))
+        for start, body in found:
+            assert (start["status"], body["body"]) == (200, b"index")
+
+    asyncio.run(main())
+
+    assert made.state.events.count("startup") == 1
+    assert [record.name for record in caplog.records if record.name.startswith("httpy")] == ["httpy.guest"]
+    assert "it says nothing of startup" in caplog.text
+    assert "early hints, pushes and trailers are not sent" in caplog.text
+
+
+def test_a_startup_that_fails_is_told_and_raised() -> None:
+    made = App()
+
+    @made.on_startup
+    def fail() -> None:
+        raise ValueError("no database")
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(ValueError, match="no database"):
+        asyncio.run(made({"type": "lifespan"}, receive, send))
+
+    assert sent == [{"type": "lifespan.startup.failed", "message": "ValueError: no database"}]
+
+
+def test_a_scope_of_no_known_type_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="no use for an ASGI scope of type 'mail'"):
+        asyncio.run(ask(app(), type="mail"))
+
+
+@pytest.mark.parametrize(
+    ("scope", "told"),
+    [
+        ({"path": "/a/told", "root_path": "/a"}, ("/a/told", "/a")),
+        ({"path": "/a/told", "raw_path": b"/a/told?x", "root_path": "/a"}, ("/a/told", "/a")),
+        ({"path": "/told", "root_path": ""}, ("/told", "")),
+    ],
+)
+def test_what_the_container_took_of_the_path_is_its_root(
+    scope: dict[str, Any], told: tuple[str, str]
+) -> None:
+    made = App()
+
+    @made.get("/told")
+    def answer(request: Any) -> Any:
+        return f"{request.path} {request.root_path}"
+
+    async def main() -> bytes:
+        return (await ask(made, **scope))[1]["body"]  # type: ignore[no-any-return]
+
+    assert asyncio.run(main()).decode().split(" ") == list(told)
+
+
+def test_the_validator_of_the_standard_library_is_content() -> None:
+    wsgi = wsgiref.validate.validator(app().wsgi)
+
+    class Quiet(wsgiref.simple_server.WSGIRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    import threading
+
+    with wsgiref.simple_server.make_server("127.0.0.1", 0, wsgi, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        response = httpx.get(f"http://127.0.0.1:{server.server_port}/?a=b", trust_env=False)
+        thread.join(PATIENCE_S)
+
+    assert (response.status_code, response.text) == (200, "index")
+
+
+def test_a_wsgi_guest_is_made_anew_in_a_child() -> None:
+    """As a server does that loads the app before it forks."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    program = (
+        "import os, sys, guest_app\n"
+        "def ask():\n"
+        "    import io\n"
+        "    said = []\n"
+        "    environ = {'REQUEST_METHOD': 'GET', 'PATH_INFO': '/', 'wsgi.input': io.BytesIO()}\n"
+        "    answer = guest_app.wsgi(environ, lambda status, headers: said.append(status))\n"
+        "    return said[0], b''.join(answer)\n"
+        "if os.fork() == 0:\n"
+        "    print(ask(), flush=True)\n"
+        "    sys.exit()\n"
+        "os.wait()\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True, timeout=30
+    )
+
+    assert done.stdout == "('200 OK', b'index')\n", done.stderr

@@ -34,7 +34,8 @@ sys.path.insert(0, str(ROOT / "tests_py"))
 from soak_users import User, Wrong, connected, request  # noqa: E402
 
 KIB, MIB = 1024, 1024 * 1024
-LIMITS = ["--head-timeout=1", "--keep-alive-timeout=1", "--body-timeout=1"]
+# Short, for those that run into them, and long enough for everybody else on a machine that stands still for seconds.
+LIMITS = ["--head-timeout=5", "--keep-alive-timeout=10", "--body-timeout=5"]
 # What is allocated and freed all the time leaves memory in pieces: that much it may vary.
 MOST_GROWTH = 4 * MIB
 RESTART_S, KILL_S = 5.0, 12.0
@@ -196,9 +197,9 @@ async def both(one: Process, crew: Process, users: int, seconds: float) -> list[
         steady(one, users, seconds), restarted(crew, users, seconds), return_exceptions=True
     )
     wrong = []
-    for result in found:
+    for name, result in zip(("one process", "two workers"), found):
         if isinstance(result, (Wrong, OSError, asyncio.TimeoutError)):
-            wrong.append(f"{type(result).__name__}: {result}")
+            wrong.append(f"{name}: {type(result).__name__}: {result}")
         elif isinstance(result, BaseException):
             raise result
         else:

@@ -19,7 +19,8 @@ from httpy import App, Server, _httpy
 
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec"
 
-# The last release, and the commit: not every proxy gives out the former, whose go.mod has no /v2, nor every one the latter.
+# The last release, and the last commit: not every proxy gives out the former, whose go.mod has no /v2, nor every one
+# the latter.
 VERSIONS = ("v2.2.1+incompatible", "af83a65f0b6273ef38bf778d400d98892e7653d8")
 
 # Cases of closed streams send frames while the stream is being closed, and depend on who is faster.
@@ -56,7 +57,8 @@ def find_h2spec() -> str:
         sys.exit("conformance: neither h2spec nor go is there (https://go.dev/dl, or set H2SPEC)")
     environment = {**os.environ, "GOBIN": str(home), "GOFLAGS": "-mod=mod"}
     for version in VERSIONS:
-        if subprocess.run([go, "install", f"{H2SPEC}@{version}"], env=environment, check=False).returncode == 0:
+        built = subprocess.run([go, "install", f"{H2SPEC}@{version}"], env=environment, check=False)
+        if built.returncode == 0:
             return str(home / "h2spec")
     sys.exit("conformance: h2spec could not be built")
 

@@ -9,12 +9,13 @@ PYTHONS ?=
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
 HOSTILE_SECONDS ?= 10
+SOAK_MINUTES ?= 30
 EXAMPLES ?= 20000
 TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile conformance fuzz second-parser wheel clean build setup doc
+.PHONY: help serve test test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile conformance soak fuzz second-parser wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -87,6 +88,9 @@ hostile: build  ## attack a server with slowhttptest (Debian), HOSTILE_SECONDS i
 
 conformance: build  ## check HTTP/2 with h2spec (built with go, unless it is there)
 	$(BIN)/python scripts/conformance.py $(ARGUMENTS)
+
+soak: build  ## ask servers of everything for SOAK_MINUTES, and look for leaks and lost answers (Linux)
+	$(BIN)/python scripts/soak.py --minutes $(SOAK_MINUTES)
 
 fuzz:  ## fuzz every target for FUZZ_SECONDS each
 	PYTHON=$(PYTHON) scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -1,4 +1,5 @@
-//! What the operating system decides: how many descriptors a process may have.
+//! What the operating system and its C library decide: how many descriptors a process may have, and what becomes of memory
+//! that it has freed.
 
 /// Has the system allow this process `wanted` open descriptors, and returns how many it allows.
 ///
@@ -27,6 +28,17 @@ pub(crate) fn allow_descriptors(wanted: u64) -> u64 {
 pub(crate) fn allow_descriptors(_wanted: u64) -> u64 {
     u64::MAX
 }
+
+/// Has the allocator return free memory to the system. glibc by itself does so only at the end of the heap, where any small
+/// thing keeps all that is before it: of the buffers of 2000 connections nothing was returned. Measured: 3 ms for 20 MB.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn give_back_memory() {
+    // SAFETY: it takes a number, may be called at any time on any thread, and changes no memory that is in use.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn give_back_memory() {}
 
 #[cfg(all(test, unix))]
 mod tests {

@@ -32,7 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ws", WAIST),
     ("conn", WAIST),
     ("listen", &["error", "config", "metrics", "message", "handler", "conn"]),
-    ("proto", &["error", "config", "metrics", "message", "handler", "conn"]),
+    ("proto", &["error", "config", "metrics", "platform", "message", "handler", "conn"]),
     ("server", &["error", "config", "metrics", "platform", "message", "handler", "conn", "listen", "proto"]),
     (
         "app",

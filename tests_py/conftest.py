@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ from httpy import App, Server
 from support import DRIVERS
 
 Serve = Callable[..., httpx.Client]
+
+# What the tests start ends when its terminal does, even if they run under nohup.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -273,6 +273,22 @@ def gather(number: int):
     barrier.wait(10)
 
 
+WAITING: list[asyncio.Future[None]] = []
+
+
+@plain.get("/gather-async/{number:int}")
+async def gather_async(number: int):
+    """Waits until so many wait, each in a task of its own."""
+    if len(WAITING) + 1 < number:
+        WAITING.append(asyncio.get_running_loop().create_future())
+        await WAITING[-1]
+    for future in WAITING:
+        if not future.done():
+            future.set_result(None)
+    WAITING.clear()
+    await asyncio.sleep(0)
+
+
 @plain.get("/wait")
 async def wait():
     """Waits until it is cancelled."""

@@ -717,6 +717,33 @@ def test_what_is_meant_for_the_loop_ends_it(driver, kind, error):
         serve(driver, {"/": handlers[kind]}, client)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_loop_takes_no_turn_from_other_handlers(driver, error):
+    began, ended = [], []
+
+    async def handler():
+        number = len(began)
+        began.append(number)
+        # All the others have been sent by then.
+        time.sleep(0.05)
+        try:
+            await asyncio.sleep(0)
+            if number == 1:
+                raise error
+        finally:
+            ended.append(number)
+
+    def client(server):
+        for connection in [server.send("/") for _ in range(5)]:
+            with contextlib.suppress(OSError):
+                connection.recv(100)
+
+    with pytest.raises(error):
+        serve(driver, {"/": handler}, client)
+    assert len(began) > 2
+    assert sorted(ended) == began
+
+
 @pytest.mark.parametrize("kind", ["async", "late", "inline"])
 def test_a_handler_can_stop_the_loop(driver, kind):
     def stop():

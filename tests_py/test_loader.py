@@ -37,6 +37,8 @@ def needs(argument): ...
 
 def makes_nothing(): ...
 
+async def handler(): ...
+
 def asgi(scope, receive, send): ...
 """
 
@@ -148,6 +150,7 @@ def test_an_app_is_found_in_its_folder(empty: Path) -> None:
         ("shop:asgi", "shop:asgi can't be called for an app: missing a required argument: 'scope'"),
         ("shop:needs()", "shop:needs() can't be called for an app: missing a required argument"),
         ("shop:makes_nothing", "shop:makes_nothing returned a NoneType, not an HTTPy App"),
+        ("shop:handler", "shop:handler returned a coroutine, not an HTTPy App"),
         ("shop:factory", "shop:factory is a Factory, not an HTTPy App; ASGI and WSGI apps are not there yet"),
         ("two", "two has several apps (a, b): name one, as two:a"),
         ("pack", "pack has no app: name it, as pack:app"),

@@ -216,3 +216,62 @@ def test_one_whose_client_went_away_is_not_used_again(driver):
         return server.get("/well")
 
     assert serve(driver, {"/": handler, "/well": well}, ask) == "[True]"
+
+
+def test_a_handler_that_yields_its_turn_can_be_cancelled_before_that_comes(driver):
+    async def handler():
+        loop = asyncio.get_running_loop()
+        loop.call_soon(asyncio.current_task().cancel)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return "cancelled in its turn"
+        return "not cancelled"
+
+    assert serve_twice(driver, handler) == ["cancelled in its turn"] * 2
+
+
+def test_a_handler_that_cancels_itself_and_yields_its_turn_is_cancelled(driver):
+    async def handler():
+        asyncio.current_task().cancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "not cancelled"
+
+    assert serve_twice(driver, handler) == ["cancelled"] * 2
+
+
+def test_what_was_ready_before_a_handler_yields_its_turn_runs_first(driver):
+    async def handler():
+        order: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.call_soon(order.append, "ready")
+        await asyncio.sleep(0)
+        order.append("turn")
+        loop.call_soon(order.append, "ready")
+        await asyncio.sleep(0)
+        return " ".join([*order, "turn"])
+
+    assert serve_twice(driver, handler) == ["ready turn ready turn"] * 2
+
+
+def test_what_was_ready_runs_before_the_turn_of_each_of_many(driver):
+    seen: list[tuple[str, int]] = []
+
+    async def handler():
+        number = len(seen)
+        asyncio.get_running_loop().call_soon(seen.append, ("ready", number))
+        seen.append(("began", number))
+        await asyncio.sleep(0)
+        seen.append(("turn", number))
+        return ""
+
+    serve(driver, {"/": handler}, lambda server: [server.get_all(["/"] * 20) for _ in range(3)])
+
+    numbers = [number for what, number in seen if what == "began"]
+    assert len(numbers) == 60
+    assert all(seen.index(("ready", number)) < seen.index(("turn", number)) for number in numbers)
+    turns = [number for what, number in seen if what == "turn"]
+    assert turns == numbers, "first come, first served"

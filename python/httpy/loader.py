@@ -190,6 +190,8 @@ def _as_app(value: Any, shown: str, is_call: bool) -> App:
         made = _call(value, shown)
         if isinstance(made, App):
             return made
+        # Of an `async def`, such as a handler: nobody will await it.
+        getattr(made, "close", lambda: None)()
         raise ConfigError(f"{shown} returned a {type(made).__name__}, not an HTTPy App")
     other = "; ASGI and WSGI apps are not there yet" if callable(value) else ""
     raise ConfigError(f"{shown} is a {type(value).__name__}, not an HTTPy App{other}")

@@ -13,7 +13,7 @@ use pyo3::{
     types::{PyList, PySet, PyTuple, PyWeakrefReference},
 };
 
-use super::{Bell, Parked, Trampoline, spare::Spare};
+use super::{Bell, Parked, Trampoline, spare::Spare, turns::Turns};
 use crate::{plan::call_one, threads::Pool};
 
 /// Where handlers run, for whom is on another thread.
@@ -51,8 +51,10 @@ pub(crate) struct EventLoop {
     candidates: RefCell<Vec<Spare>>,
     /// The task that is being parked, and its coroutine.
     parking: RefCell<Option<(Py<PyAny>, Py<Trampoline>)>>,
-    /// What tasks are parked at; none before the first, and where nobody calls `entered`.
-    parked: RefCell<Option<Py<Parked>>>,
+    /// The turns that were queued last, and what the loop's queue holds for them.
+    pub(super) last_turns: RefCell<Option<(Py<PyAny>, Py<Turns>)>>,
+    /// Whether tasks are parked: not where nobody calls `entered`.
+    parks: Cell<bool>,
     /// Whether a handler is in its first step.
     stepping: Cell<bool>,
     /// The first timer when `select` was entered; only its identity matters.
@@ -82,6 +84,8 @@ pub(crate) struct Parts {
     /// `asyncio.tasks._enter_task`, `_leave_task`: whose step it is.
     pub(crate) enter_task: Py<PyAny>,
     pub(crate) leave_task: Py<PyAny>,
+    /// `loop.call_soon`.
+    pub(crate) call_soon: Py<PyAny>,
     /// `asyncio.tasks._register_task`, `_unregister_task`: what `asyncio.all_tasks` shows.
     register_task: Py<PyAny>,
     unregister_task: Py<PyAny>,
@@ -163,7 +167,8 @@ impl EventLoop {
             spares: RefCell::default(),
             candidates: RefCell::default(),
             parking: RefCell::default(),
-            parked: RefCell::default(),
+            last_turns: RefCell::default(),
+            parks: Cell::new(false),
             stepping: Cell::new(false),
             first_timer: Cell::new(0),
             leave: Cell::new(false),
@@ -234,18 +239,22 @@ impl EventLoop {
 
     /// Parks tasks whose handlers have ended, from now on: `entered` will be called in each round of the loop's.
     #[cfg(unix)]
-    pub(crate) fn park_tasks(self: &Rc<Self>, py: Python<'_>) -> PyResult<()> {
-        *self.parked.borrow_mut() = Some(Py::new(py, Parked::new(self))?);
-        Ok(())
+    pub(crate) fn park_tasks(&self) {
+        self.parks.set(true);
     }
 
     /// The handler of a task has ended: returns what the task is to wait for, unless it is to end too.
-    pub(crate) fn park(&self, py: Python<'_>, task: Py<PyAny>, trampoline: Py<Trampoline>) -> Option<Py<Parked>> {
+    pub(crate) fn park(
+        self: &Rc<Self>,
+        py: Python<'_>,
+        task: Py<PyAny>,
+        trampoline: Py<Trampoline>,
+    ) -> Option<Py<Parked>> {
         let kept = self.spares.borrow().len() + self.candidates.borrow().len();
-        if kept >= SPARES || self.closed.get() || self.parking.borrow().is_some() {
+        if !self.parks.get() || kept >= SPARES || self.closed.get() || self.parking.borrow().is_some() {
             return None;
         }
-        let parked = self.parked.borrow().as_ref().map(|parked| parked.clone_ref(py))?;
+        let parked = trampoline.get().place(py, self)?;
         *self.parking.borrow_mut() = Some((task, trampoline));
         Some(parked)
     }
@@ -295,7 +304,7 @@ impl EventLoop {
     }
 
     fn forget_spares(&self) {
-        let spares = (self.spares.take(), self.candidates.take());
+        let spares = (self.spares.take(), self.candidates.take(), self.last_turns.take());
         drop(spares);
     }
 
@@ -419,6 +428,7 @@ impl Parts {
             ready: ready.unbind(),
             scheduled: scheduled.unbind(),
             enter_task: tasks.getattr("_enter_task")?.unbind(),
+            call_soon: object.getattr("call_soon")?.unbind(),
             leave_task: tasks.getattr("_leave_task")?.unbind(),
             register_task: tasks.getattr("_register_task")?.unbind(),
             unregister_task: tasks.getattr("_unregister_task")?.unbind(),

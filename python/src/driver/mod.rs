@@ -18,6 +18,7 @@ mod spare;
 mod step;
 mod thread;
 mod trampoline;
+mod turns;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 

@@ -7,22 +7,31 @@
 //! Whoever kept the task meanwhile, or waits for it, must find it done. That can't be told before the loop's callbacks have
 //! let go of it, so it is looked at when the loop enters `select`, and a task that anybody else knows is ended there.
 
-use std::rc::{Rc, Weak};
+use std::{
+    rc::{Rc, Weak},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use pyo3::prelude::*;
 
 use super::{EventLoop, Pinned};
 
-/// See the module. There is one for a loop.
+/// See the module. Every task that is parked has its own.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Parked")]
 pub(crate) struct Parked {
     event_loop: Pinned<Weak<EventLoop>>,
+    /// Whether the loop is about to wake the task.
+    is_due: AtomicBool,
 }
 
 impl Parked {
-    #[cfg(unix)]
     pub(crate) fn new(event_loop: &Rc<EventLoop>) -> Self {
-        Self { event_loop: Pinned::new(Rc::downgrade(event_loop)) }
+        Self { event_loop: Pinned::new(Rc::downgrade(event_loop)), is_due: AtomicBool::new(false) }
+    }
+
+    /// The task has a handler that waits for nothing but its turn, and the loop will wake it.
+    pub(crate) fn set_due(&self) {
+        self.is_due.store(true, Ordering::Relaxed);
     }
 
     fn event_loop(&self) -> Option<Rc<EventLoop>> {
@@ -52,12 +61,16 @@ impl Parked {
         }
     }
 
-    fn result(&self) {}
+    fn result(&self) {
+        self.is_due.store(false, Ordering::Relaxed);
+    }
 
-    /// A handler that cancels its own task in its first step is cancelled where it begins to wait, as in any task: then
-    /// there is nothing here to cancel. At any other time the handler of the task has ended, and so nothing is cancelled.
+    /// A handler that cancels its own task in its first step is cancelled where it begins to wait, and one that only waits
+    /// for its turn is cancelled when that comes, as in any task: then there is nothing here to cancel. At any other time
+    /// the handler of the task has ended, and so nothing is cancelled.
     #[pyo3(signature = (_msg=None))]
     fn cancel(&self, _msg: Option<&Bound<'_, PyAny>>) -> bool {
-        !self.event_loop().is_some_and(|event_loop| event_loop.is_stepping())
+        let is_stepping = self.event_loop().is_some_and(|event_loop| event_loop.is_stepping());
+        !is_stepping && !self.is_due.load(Ordering::Relaxed)
     }
 }

@@ -121,7 +121,7 @@ impl Selector {
         let bell = Arc::new(Bell::default());
         let pool = Pool::new(bell.clone(), threads::default_threads());
         let event_loop = EventLoop::new(py, home, bell, pool)?;
-        event_loop.park_tasks(py)?;
+        event_loop.park_tasks();
         *this.event_loop.borrow_mut() = Some(event_loop);
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::{
     EventLoop, Parked, Stepped, Trampoline,
     context::Entered,
     event_loop::{NAME, Parts},
+    turns::Turn,
 };
 use crate::plan::{call_none, call_one, vectorcall};
 
@@ -107,11 +108,21 @@ impl Spare {
         coroutine: &Bound<'_, PyAny>,
         waits_for: Bound<'_, PyAny>,
     ) -> PyResult<Stepped> {
-        self.trampoline.get().adopt(coroutine, Some(waits_for));
+        // `sleep(0)`: it waits for its turn and nothing else, so the task need not be asked before that.
+        let is_bare = waits_for.is_none();
+        self.trampoline.get().adopt(coroutine, Some(waits_for).filter(|_| !is_bare));
         self.trampoline.get().will_park(event_loop);
         self.show(py, parts)?;
-        // The task asks its coroutine, gets what was yielded just now, and waits for it.
-        self.wake(py)?;
+        if is_bare {
+            if let Some(at) = &self.parked_at {
+                at.get().set_due();
+            }
+            let (step, at, context) = (self.step, self.parked_at, self.context);
+            event_loop.queue(py, parts, Turn { step, at, context })?;
+        } else {
+            // The task asks its coroutine, gets what was yielded just now, and waits for it.
+            self.wake(py)?;
+        }
         Ok(Stepped::Suspended(self.trampoline, self.task))
     }
 

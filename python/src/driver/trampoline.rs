@@ -11,7 +11,7 @@ use pyo3::{
     prelude::*,
 };
 
-use super::{EventLoop, Pinned, Slot, Then, Visit, ends_loop, fork};
+use super::{EventLoop, Parked, Pinned, Slot, Then, Visit, ends_loop, fork};
 use crate::symbols::symbols;
 
 /// What sending into a coroutine gave.
@@ -77,6 +77,8 @@ struct Driving {
     ended: Option<PyResult<Py<PyAny>>>,
     /// The loop that parks the task when its handler has ended.
     event_loop: Option<Pinned<Weak<EventLoop>>>,
+    /// What the task is parked at, since it was for the first time.
+    parked: Option<Py<Parked>>,
 }
 
 /// What comes after the end of a coroutine.
@@ -222,6 +224,15 @@ impl Trampoline {
         if state.event_loop.is_none() {
             state.event_loop = Some(Pinned::new(Rc::downgrade(event_loop)));
         }
+    }
+
+    /// What the task is to be parked at.
+    pub(crate) fn place(&self, py: Python<'_>, event_loop: &Rc<EventLoop>) -> Option<Py<Parked>> {
+        let mut state = self.lock();
+        if state.parked.is_none() {
+            state.parked = Py::new(py, Parked::new(event_loop)).ok();
+        }
+        state.parked.as_ref().map(|parked| parked.clone_ref(py))
     }
 
     /// Says where the response goes when the coroutine ends.

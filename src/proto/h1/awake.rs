@@ -2,6 +2,8 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use crate::platform::give_back_memory;
+
 /// 64 connections' buffers are a megabyte: less is not worth a word to the allocator.
 const WORTH: usize = 64;
 
@@ -48,14 +50,3 @@ impl Drop for Waking {
         }
     }
 }
-
-/// Has the allocator return free memory to the system. glibc by itself does so only at the end of the heap, where any small
-/// thing keeps all that is before it: of the buffers of 2000 connections nothing was returned. Measured: 3 ms for 20 MB.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn give_back_memory() {
-    // SAFETY: it takes a number, may be called at any time on any thread, and changes no memory that is in use.
-    unsafe { libc::malloc_trim(0) };
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_back_memory() {}

@@ -7,6 +7,8 @@
 //!            they close, or break the protocol
 //! ```
 //!
+//! One file, because states, time limits and what is written depend on each other at every step.
+//!
 //! Rules:
 //! 1. It is written over any byte stream, so it is the same by every version of HTTP.
 //! 2. What is read is handed over at once, and what the application says to it is sent with the same poll: an echo costs one

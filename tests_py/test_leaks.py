@@ -43,7 +43,8 @@ CONNECTIONS = 4
 # Less than the pool may have threads.
 AT_ONCE = 32
 DEPTH = 32
-# How many tasks are kept for handlers that wait.
+# How many threads there are at most for handlers that block, and how many tasks are kept for those that wait.
+THREADS = 40
 TASKS = 128
 # What glibc's malloc keeps for each thread in case it asks again counts as in use.
 FRUGAL = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
@@ -145,7 +146,7 @@ def serving(loop: str) -> Iterator[Subject]:
     with running(command, env={**environment(), **FRUGAL}) as port:
         subject = Subject(port)
         # As many threads as there will ever be, and more tasks than are kept: the memory of those is no leak.
-        for target, count in [("/gather", AT_ONCE), ("/gather-async", 2 * TASKS)]:
+        for target, count in [("/gather", THREADS), ("/gather-async", 2 * TASKS)]:
             with contextlib.ExitStack() as connections:
                 waiting = [connections.enter_context(subject.connect()) for _ in range(count)]
                 for connection in waiting:

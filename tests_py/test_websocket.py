@@ -512,6 +512,29 @@ def test_a_handler_that_does_not_look_is_cancelled_after_a_while() -> None:
     assert seen == ["cancelled"]
 
 
+def test_a_server_that_stops_does_not_wait_long_for_handlers_that_do_not_look() -> None:
+    app = App()
+    seen: list[str] = []
+
+    @app.websocket("/ws")
+    async def waits(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.send("ready")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def client(server: Server) -> None:
+        async with connected(server, "/ws") as connection:
+            await connection.recv()
+            await asyncio.to_thread(server.stop)
+
+    serve(app, client, ws_handler_grace=1000.0, idle_grace=0.05)
+    assert seen == ["cancelled"]
+
+
 def test_a_handler_is_cancelled_if_the_client_does_not_wait_for_its_answer() -> None:
     app = App()
     began, cancelled = threading.Event(), threading.Event()

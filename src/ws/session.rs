@@ -7,6 +7,8 @@
 //!            they close, or break the protocol
 //! ```
 //!
+//! One file, because states, time limits and what is written depend on each other at every step.
+//!
 //! Rules:
 //! 1. It is written over any byte stream, so it is the same by every version of HTTP.
 //! 2. What is read is handed over at once, and what the application says to it is sent with the same poll: an echo costs one
@@ -134,7 +136,12 @@ impl Session {
 
     /// Reads until nothing comes, and hands over what came. Ready: there is more, or an end.
     fn poll_read(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state == State::Ending || (self.state == State::Open && self.shared.is_full()) {
+        if self.state == State::Ending {
+            return Poll::Pending;
+        }
+        if self.state == State::Open && self.shared.is_full() {
+            // A client that is not listened to is not to blame for being silent.
+            self.clock.has_heard = true;
             return Poll::Pending;
         }
         if self.decoder.awaited() > CHUNK_BYTES as u64 {

@@ -86,6 +86,34 @@ fn reads_no_further_than_the_application_does() {
     });
 }
 
+/// Its answers to pings are behind what was not read.
+#[test]
+fn a_client_that_is_not_listened_to_is_not_given_up() {
+    run(async || {
+        let served = serve_with(
+            Config::default(),
+            accepting(Config::default(), Policy::Wait, async |socket: Socket| {
+                tokio::time::sleep(Duration::from_secs(300)).await;
+                echo(socket).await;
+            }),
+        );
+        let mut client = open(&served).await;
+        let message = frame(FIN | TEXT, &[b'x'; 1000]);
+        let mut sent = 0;
+        while tokio::time::timeout(Duration::from_millis(10), client.send(&message)).await.is_ok() {
+            sent += 1;
+        }
+
+        for _ in 0..sent {
+            let (mut first, mut content) = client.read().await.expect("an echo");
+            while first == FIN | 9 {
+                (first, content) = client.read().await.expect("an echo");
+            }
+            assert_eq!(content.len(), 1000);
+        }
+    });
+}
+
 /// How many messages of 1000 bytes a client that does not read can be sent, and what came of the next.
 async fn fill(policy: Policy) -> (usize, Result<(), Refused>, bool, super::WsClient, crate::support::Served) {
     let mut config = Config::default();

@@ -156,6 +156,14 @@ struct Route {
     config: Arc<Config>,
 }
 
+impl Route {
+    /// How long a handler may go on after the end of its WebSocket: not as long if the server stops, and waits for it.
+    fn grace(&self) -> Duration {
+        let Config { ws_handler_grace, idle_grace, .. } = *self.config;
+        if self.context.is_stopping() { ws_handler_grace.min(idle_grace) } else { ws_handler_grace }
+    }
+}
+
 /// A Python function on a route for WebSockets.
 pub(crate) struct SocketRoute(Arc<Route>);
 
@@ -187,7 +195,7 @@ impl Handler for SocketRoute {
         });
         let visit = Through { route: route.clone(), inner: inner.clone(), request: Some(request), is_over: false };
         let handler = driver::run(route.kind, visit);
-        let mut opening = Opened { handler: Some(handler), answered, inner, grace: route.config.ws_handler_grace };
+        let mut opening = Opened { handler: Some(handler), answered, inner, route: route.clone() };
         match opening.poll_now() {
             Some(response) => response.into(),
             None => Reply::later(opening),
@@ -201,7 +209,7 @@ struct Opened {
     handler: Option<Reply>,
     answered: oneshot::Receiver<Response>,
     inner: Arc<Inner>,
-    grace: Duration,
+    route: Arc<Route>,
 }
 
 impl Opened {
@@ -222,8 +230,8 @@ impl Future for Opened {
         if let Poll::Ready(Ok(response)) = Pin::new(&mut this.answered).poll(cx) {
             if let Some(handler) = this.handler.take() {
                 let afterwards = Site::here().map(|site| site.begin_afterwards());
-                let (inner, grace) = (this.inner.clone(), this.grace);
-                drop(spawn_local(Life { handler, inner, grace, timer: None, _afterwards: afterwards }));
+                let (inner, route) = (this.inner.clone(), this.route.clone());
+                drop(spawn_local(Life { handler, inner, route, timer: None, _afterwards: afterwards }));
             }
             return Poll::Ready(response);
         }
@@ -239,8 +247,7 @@ impl Future for Opened {
 struct Life {
     handler: Reply,
     inner: Arc<Inner>,
-    /// How long it may go on after the end of the WebSocket.
-    grace: Duration,
+    route: Arc<Route>,
     timer: Option<Pin<Box<Sleep>>>,
     /// A server that stops waits for it.
     _afterwards: Option<Afterwards>,
@@ -257,8 +264,7 @@ impl Future for Life {
         if let Some(open) = this.inner.open.get() {
             ready!(open.sender.poll_ended(cx));
         }
-        let grace = this.grace;
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(grace)));
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(this.route.grace())));
         ready!(timer.as_mut().poll(cx));
         tracing::debug!("a WebSocket's handler was cancelled, as its client has gone (ws_handler_grace)");
         Poll::Ready(())

@@ -517,6 +517,69 @@ app.include(inside)
 app.mount("/mounted", mounted)
 
 
+async def hosted_asgi(scope: Any, receive: Any, send: Any) -> None:
+    """Does what its path says, and takes no part in lifespan."""
+    if scope["type"] != "http":
+        raise ValueError(scope["type"])
+    path = scope["path"].rpartition("/")[2]
+    more = True
+    while more:
+        more = (await receive()).get("more_body", False)
+    if path == "crash":
+        raise ZeroDivisionError
+    if path == "suspends":
+        await asyncio.sleep(0)
+    if path == "waits":
+        with counted():
+            await receive()
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    if path == "streams":
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": b"more", "more_body": True})
+    if path == "endless":
+        with counted():
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+    await send({"type": "http.response.body", "body": b"end"})
+    if path == "behind":
+        await asyncio.sleep(0)
+
+
+def hosted_wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+    """Does what its path says."""
+    path = environ["PATH_INFO"]
+    environ["wsgi.input"].read()
+    if path == "/crash":
+        raise ZeroDivisionError
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if path == "/streams":
+        return (b"chunk" for _ in range(3))
+    return endless_wsgi() if path == "/endless" else [b"whole"]
+
+
+def endless_wsgi() -> Iterator[bytes]:
+    """Ends when it is closed."""
+    with counted():
+        while True:
+            yield b"x" * 65536
+
+
+app.mount("/asgi", hosted_asgi)
+app.mount("/wsgi", hosted_wsgi)
+around = App()
+
+
+@around.middleware
+async def through(request: Request, next: Any):
+    return await next(request)
+
+
+around.mount("/asgi", hosted_asgi)
+around.mount("/wsgi", hosted_wsgi)
+app.mount("/around", around)
+
+
 # What the process holds.
 
 _LIBC = ctypes.CDLL(None)

@@ -97,12 +97,26 @@ KINDS = {
     "both ways": to("POST", "/both-ways", b"content"),
     "background": to("GET", "/background"),
     "background, async": to("GET", "/background-async"),
+    "asgi": to("GET", "/asgi/"),
+    "asgi, content": to("POST", "/asgi/", b"content"),
+    "asgi, suspends": to("GET", "/asgi/suspends"),
+    "asgi, streams": to("GET", "/asgi/streams"),
+    "asgi, behind": to("GET", "/asgi/behind"),
+    "asgi, crash": to("GET", "/asgi/crash"),
+    "asgi, middleware": to("GET", "/around/asgi/streams"),
+    "asgi, middleware, crash": to("GET", "/around/asgi/crash"),
+    "wsgi": to("GET", "/wsgi/"),
+    "wsgi, content": to("POST", "/wsgi/", b"content"),
+    "wsgi, streams": to("GET", "/wsgi/streams"),
+    "wsgi, crash": to("GET", "/wsgi/crash"),
+    "wsgi, middleware": to("GET", "/around/wsgi/streams"),
 }
 BESIDE = [
     *("inline", "async", "suspending", "pooled", "crash", "cycles"),
     *("middleware, pooled", "middleware, stream", "error handler that awaits"),
     *("stream", "stream, async", "arriving", "arriving, pooled", "both ways"),
     *("background", "background, async"),
+    *("asgi", "asgi, behind", "asgi, middleware", "wsgi", "wsgi, middleware"),
 ]
 # What ends before it is answered as a whole: the client goes away, or the stream fails.
 CUT = {
@@ -113,6 +127,10 @@ CUT = {
     "arriving": to("POST", "/unfinished", b"content")[:-1],
     "arriving, pooled": to("POST", "/unfinished-pooled", b"content")[:-1],
     "failing": to("GET", "/failing"),
+    "asgi, waiting": to("GET", "/asgi/waits"),
+    "asgi, streaming": to("GET", "/asgi/endless"),
+    "asgi, middleware, waiting": to("GET", "/around/asgi/waits"),
+    "wsgi, streaming": to("GET", "/wsgi/endless"),
     "failing, async": to("GET", "/failing-async"),
 }
 

@@ -17,14 +17,14 @@ def test_it_says_what_is_served_where_and_how() -> None:
 
     assert line == (
         f"HTTPy {_httpy.__version__} serves main:app on http://127.0.0.1:80, unix:/a "
-        f"(HTTP/1.1, 1 worker, loop selector, Python {PYTHON}; Ctrl-C stops)"
+        f"(HTTP/1.1+HTTP/2+WebSocket, 1 worker, loop selector, Python {PYTHON}; Ctrl-C stops)"
     )
 
 
 def test_it_says_what_else_there_is_to_know() -> None:
     line = banner("main:app", ["http://a:80"], driver="thread", workers=2, note="reloads")
 
-    assert line.endswith(f"(HTTP/1.1, 2 workers, loop thread, Python {PYTHON}; reloads; Ctrl-C stops)")
+    assert line.endswith(f"(HTTP/1.1+HTTP/2+WebSocket, 2 workers, loop thread, Python {PYTHON}; reloads; Ctrl-C stops)")
 
 
 def test_it_may_have_colours() -> None:
@@ -45,7 +45,7 @@ def test_it_may_be_json() -> None:
         "version": _httpy.__version__,
         "app": "main:app",
         "addresses": ["http://a:80"],
-        "protocols": ["HTTP/1.1"],
+        "protocols": ["HTTP/1.1", "HTTP/2", "WebSocket"],
         "workers": 2,
         "loop": "thread",
         "python": PYTHON,

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _httpy
 
-PROTOCOLS = ("HTTP/1.1",)
+PROTOCOLS = ("HTTP/1.1", "HTTP/2", "WebSocket")
 
 
 def banner(

@@ -24,7 +24,9 @@ def test_it_says_what_is_served_where_and_how() -> None:
 def test_it_says_what_else_there_is_to_know() -> None:
     line = banner("main:app", ["http://a:80"], driver="thread", workers=2, note="reloads")
 
-    assert line.endswith(f"(HTTP/1.1+HTTP/2+WebSocket, 2 workers, loop thread, Python {PYTHON}; reloads; Ctrl-C stops)")
+    assert line.endswith(
+        f"(HTTP/1.1+HTTP/2+WebSocket, 2 workers, loop thread, Python {PYTHON}; reloads; Ctrl-C stops)"
+    )
 
 
 def test_it_may_have_colours() -> None:

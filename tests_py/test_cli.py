@@ -329,7 +329,7 @@ def test_the_program_serves_until_it_is_told_to_end(arguments: list[str], tmp_pa
     (banner,) = program.said
     assert banner.startswith(f"HTTPy {_httpy.__version__} serves shop:app on http://127.0.0.1:")
     assert banner.endswith(
-        f" (HTTP/1.1, 1 worker, loop selector, Python {platform.python_version()}; Ctrl-C stops)"
+        f" (HTTP/1.1+HTTP/2+WebSocket, 1 worker, loop selector, Python {platform.python_version()}; Ctrl-C stops)"
     )
     assert program.output == ""
 

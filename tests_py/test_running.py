@@ -159,7 +159,9 @@ pytestmark = pytest.mark.slow
 def test_several_addresses_are_served_and_files_removed(workers: str, folder: Path) -> None:
     arguments = ["--bind", "127.0.0.1:0", "-b", "unix:a.sock,mode=600", "-w", workers, "--pid-file", "pid"]
     with httpy("run", "shop:app", *arguments, folder=folder) as program:
-        banner = program.wait_for(r"on (http://[\d.:]+), (unix:\S+) \(HTTP/1.1\+HTTP/2\+WebSocket, (\d) workers?,")
+        banner = program.wait_for(
+            r"on (http://[\d.:]+), (unix:\S+) \(HTTP/1.1\+HTTP/2\+WebSocket, (\d) workers?,"
+        )
         assert (banner[2], banner[3]) == (f"unix:{folder}/a.sock", workers)
         assert get(banner[1]).status_code == over_unix(folder / "a.sock").status_code == 200
         assert stat.S_IMODE((folder / "a.sock").stat().st_mode) == 0o600

@@ -548,7 +548,10 @@ def test_a_signal_ends_the_server_gracefully(
     loop: str, number: int, program: Callable[[str], Program]
 ) -> None:
     running = program(SERVING.format(loop=loop))
-    assert f"program.py:app on {running.url} (HTTP/1.1, 1 worker, loop {loop}, Python" in running.banner
+    assert (
+        f"program.py:app on {running.url} (HTTP/1.1+HTTP/2+WebSocket, 1 worker, loop {loop}, Python"
+        in running.banner
+    )
     answers: list[str] = []
     client = threading.Thread(target=lambda: answers.append(httpx.get(running.url + "/wait").text))
     client.start()

@@ -12,6 +12,7 @@ HOSTILE_SECONDS ?= 10
 SOAK_MINUTES ?= 30
 EXAMPLES ?= 20000
 TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
+NO_CC = $(abspath scripts/no-cc.sh)
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
 
 .DEFAULT_GOAL = help
@@ -67,7 +68,8 @@ lint: build  ## check format, types, stubs and style, warnings are errors
 
 cross:  ## check that the code compiles for Windows and macOS
 	rustup target add $(TARGETS)
-	cargo clippy -q --workspace $(addprefix --target ,$(TARGETS)) -- -D warnings
+	env SDKROOT=/ $(foreach target,$(subst -,_,$(TARGETS)),CC_$(target)=$(NO_CC) AR_$(target)=$(NO_CC)) \
+		cargo clippy -q --workspace $(addprefix --target ,$(TARGETS)) -- -D warnings
 
 fmt: setup  ## format everything
 	cargo fmt --all

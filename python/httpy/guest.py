@@ -153,6 +153,7 @@ class ASGIGuest:
             has_content=has_content,
         )
         reading: Optional[asyncio.Task[None]] = None
+        wanted = asyncio.Event()
         if not has_content:
             reading = asyncio.ensure_future(_watch(receive, visit))
         is_whole = False
@@ -160,7 +161,9 @@ class ASGIGuest:
             while not is_whole:
                 event, first, second = await visit.next()
                 if event == "want":
-                    reading = asyncio.ensure_future(_read(receive, visit))
+                    wanted.set()
+                    if reading is None:
+                        reading = asyncio.ensure_future(_read(receive, visit, wanted))
                 elif event == "head":
                     await send({"type": "http.response.start", "status": first, "headers": second})
                 elif event == "chunk":
@@ -183,16 +186,23 @@ class _Cut(RuntimeError):
     """Is raised so that a container cuts a response."""
 
 
-async def _read(receive: Any, visit: Any) -> None:
-    """Gives a request's content to whoever wants it, and then watches the client."""
+async def _read(receive: Any, visit: Any, wanted: asyncio.Event) -> None:
+    """Gives a request's content to whoever wants it, each time that it is wanted, and then watches the client."""
     more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            visit.leave()
-            return
-        more = message.get("more_body", False)
-        visit.feed(message.get("body", b""), more)
+    try:
+        while more:
+            await wanted.wait()
+            wanted.clear()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                visit.leave()
+                return
+            more = message.get("more_body", False)
+            visit.feed(message.get("body", b""), more)
+    except Exception:
+        # Nothing more will come: who waits for it must not wait for ever.
+        visit.leave()
+        raise
     await _watch(receive, visit)
 
 

@@ -236,7 +236,8 @@ def test_a_container_without_lifespan_starts_it_with_the_first_request(
 
     asyncio.run(main())
 
-    assert made.state.events.count("startup") == 1
+    assert made.state.events == ["startup", "shutdown"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     assert [record.name for record in caplog.records if record.name.startswith("httpy")] == ["httpy.guest"]
     assert "it says nothing of startup" in caplog.text
     assert "early hints, pushes and trailers are not sent" in caplog.text

@@ -236,10 +236,53 @@ def test_a_container_without_lifespan_starts_it_with_the_first_request(
 
     asyncio.run(main())
 
-    assert made.state.events.count("startup") == 1
+    assert made.state.events == ["startup", "shutdown"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     assert [record.name for record in caplog.records if record.name.startswith("httpy")] == ["httpy.guest"]
     assert "it says nothing of startup" in caplog.text
     assert "early hints, pushes and trailers are not sent" in caplog.text
+
+
+def test_content_is_asked_of_a_container_piece_by_piece_as_it_is_wanted() -> None:
+    made = App()
+    go_on = asyncio.Event()
+    asked = 0
+    is_asking = False
+    ahead: list[int] = []
+
+    @made.post("/", stream=True)
+    async def slow(request: Any) -> str:
+        chunks = request.stream()
+        size = len(await chunks.__anext__())
+        await asyncio.sleep(0.05)
+        ahead.append(asked)
+        async for chunk in chunks:
+            size += len(chunk)
+        return str(size)
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked, is_asking
+        assert not is_asking, "two ask at a time"
+        is_asking = True
+        await asyncio.sleep(0)
+        asked += 1
+        is_asking = False
+        if asked > 100:
+            await go_on.wait()
+        return {"type": "http.request", "body": b"x" * 10_000, "more_body": asked < 100}
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"1000000")]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
+    asyncio.run(made(scope, receive, send))
+
+    assert sent[1]["body"] == b"1000000"
+    # What is wanted fills an inbox of 64 KiB, and no more.
+    assert ahead[0] < 20
 
 
 def test_a_startup_that_fails_is_told_and_raised() -> None:

@@ -303,7 +303,9 @@ def test_a_shutdown_that_fails_is_raised() -> None:
 
 def test_an_app_that_knows_no_lifespan_is_served_without(caplog: pytest.LogCaptureFixture) -> None:
     assert get(asgi).text == "asgi /x"
-    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+    assert [
+        one for one in caplog.records if one.name.startswith("httpy") and one.levelno > logging.DEBUG
+    ] == []
 
 
 def test_lifespan_can_be_demanded_and_left_out() -> None:

@@ -78,6 +78,7 @@ class ASGIGuest:
         self._house: Optional[_House] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._opening: Optional[asyncio.Future[None]] = None
+        self._staying: Optional[asyncio.Task[None]] = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Takes part in lifespan, and answers requests."""
@@ -117,20 +118,34 @@ class ASGIGuest:
         self._house, self._loop = house, asyncio.get_running_loop()
 
     async def _guest(self) -> _httpy.Guest:
+        """The guest on this loop, of a container that says nothing of startup."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._house is None:
-            # A container without lifespan, or a test that calls the app on one loop after the other.
             if self._opening is None or self._opening.get_loop() is not loop:
-                note = "; it says nothing of startup, so that happens now, nor of shutdown"
-                self._opening = asyncio.ensure_future(self._open("an ASGI server", note))
-            try:
-                await asyncio.shield(self._opening)
-            finally:
-                if self._opening is not None and self._opening.done():
-                    self._opening = None
+                self._opening = loop.create_future()
+                self._staying = loop.create_task(self._stay(self._opening))
+            await asyncio.shield(self._opening)
         assert self._house is not None
         assert self._house.guest is not None
         return self._house.guest
+
+    async def _stay(self, opening: asyncio.Future[None]) -> None:
+        """Keeps the app started until its loop ends, which cancels what still runs then."""
+        try:
+            note = "; it says nothing of startup: that is now, and shutdown when the loop ends"
+            await self._open("an ASGI server", note)
+        except BaseException as error:
+            self._opening = None
+            if not opening.done():
+                opening.set_exception(error)
+            return
+        opening.set_result(None)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            house, self._house, self._loop, self._opening = self._house, None, None, None
+            if house is not None:
+                await house.close()
 
     async def _answer(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         guest = self._house.guest if self._house is not None else None
@@ -153,6 +168,7 @@ class ASGIGuest:
             has_content=has_content,
         )
         reading: Optional[asyncio.Task[None]] = None
+        wanted = asyncio.Event()
         if not has_content:
             reading = asyncio.ensure_future(_watch(receive, visit))
         is_whole = False
@@ -160,7 +176,9 @@ class ASGIGuest:
             while not is_whole:
                 event, first, second = await visit.next()
                 if event == "want":
-                    reading = asyncio.ensure_future(_read(receive, visit))
+                    wanted.set()
+                    if reading is None:
+                        reading = asyncio.ensure_future(_read(receive, visit, wanted))
                 elif event == "head":
                     await send({"type": "http.response.start", "status": first, "headers": second})
                 elif event == "chunk":
@@ -183,16 +201,23 @@ class _Cut(RuntimeError):
     """Is raised so that a container cuts a response."""
 
 
-async def _read(receive: Any, visit: Any) -> None:
-    """Gives a request's content to whoever wants it, and then watches the client."""
+async def _read(receive: Any, visit: Any, wanted: asyncio.Event) -> None:
+    """Gives a request's content to whoever wants it, each time that it is wanted, and then watches the client."""
     more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            visit.leave()
-            return
-        more = message.get("more_body", False)
-        visit.feed(message.get("body", b""), more)
+    try:
+        while more:
+            await wanted.wait()
+            wanted.clear()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                visit.leave()
+                return
+            more = message.get("more_body", False)
+            visit.feed(message.get("body", b""), more)
+    except Exception:
+        # Nothing more will come: who waits for it must not wait for ever.
+        visit.leave()
+        raise
     await _watch(receive, visit)
 
 

@@ -233,16 +233,20 @@ impl Decoder {
     fn gather(&mut self, content: &[u8]) -> Result<(), Fault> {
         let Some(gathering) = &mut self.gathering else { return Ok(()) };
         let before = gathering.data.len();
-        match &mut self.inflater {
+        let inflated = match &mut self.inflater {
             Some(inflater) if gathering.is_compressed => {
-                inflater.inflate(content, &mut gathering.data, self.max_message_bytes)?;
+                inflater.inflate(content, &mut gathering.data, self.max_message_bytes)
             }
-            _ => gathering.data.extend_from_slice(content),
-        }
+            _ => {
+                gathering.data.extend_from_slice(content);
+                Ok(())
+            }
+        };
+        // First, so that what is found first does not depend on the pieces.
         if gathering.kind == Kind::Text && !gathering.utf8.take(&gathering.data[before..]) {
             return Err(Fault::data("a text message is not UTF-8"));
         }
-        Ok(())
+        inflated
     }
 
     fn finish_message(&mut self) -> Result<Arrived, Fault> {
@@ -251,10 +255,11 @@ impl Decoder {
             && gathering.is_compressed
         {
             let before = gathering.data.len();
-            inflater.finish(&mut gathering.data, self.max_message_bytes)?;
+            let finished = inflater.finish(&mut gathering.data, self.max_message_bytes);
             if gathering.kind == Kind::Text && !gathering.utf8.take(&gathering.data[before..]) {
                 return Err(Fault::data("a text message is not UTF-8"));
             }
+            finished?;
         }
         if gathering.kind == Kind::Text && !gathering.utf8.is_whole() {
             return Err(Fault::data("a text message is not UTF-8"));

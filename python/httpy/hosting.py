@@ -152,7 +152,8 @@ def find_interface(app: Any) -> Optional[str]:
         required = _required(app)
         return "wsgi" if required == 2 else "asgi" if required == 1 and _has_async_call(app) else None
     if _is_async(app):
-        return "asgi"
+        # Not a handler, which has other parameters.
+        return "asgi" if _required(app) in (3, None) else None
     return {3: "asgi", 2: "wsgi", 1: "asgi" if _is_asgi2(app) else None}.get(_required(app) or 0)
 
 

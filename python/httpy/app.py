@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Optional, TextIO, TypeVar, Union
 
 from . import _httpy, hints
-from .describe import describe_app
 from .errors import ConfigError, RouteError
 from .failures import ErrorHandlers
 from .lifespan import Lifespan, check_hook
@@ -250,6 +249,8 @@ class App(Registry, Servable):
         Args:
             file: Where to. Defaults to standard output.
         """
+        from .describe import describe_app
+
         print(describe_app(self), file=file or sys.stdout)
 
     def _check_open(self) -> None:

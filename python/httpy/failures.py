@@ -20,7 +20,6 @@ from typing import Any, Optional, Union
 
 from . import hints
 from ._httpy import Request, Response
-from .debug import debug_page
 from .errors import HTTPError, RouteError
 
 Answer = Callable[[Request, BaseException], Any]
@@ -92,6 +91,8 @@ class ErrorHandlers:
             if cls in self._by_class:
                 return self._by_class[cls], False
         if is_crash and self.debug:
+            from .debug import debug_page
+
             return debug_page, True
         status = error.status if isinstance(error, HTTPError) else 500
         return self._by_status.get(status) or self._by_class.get(widest), is_crash

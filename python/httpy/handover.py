@@ -7,13 +7,10 @@ Unix only.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
 
-from .lines import Lines
-
+# json and subprocess are imported by those few who hand over.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
@@ -32,6 +29,10 @@ class Predecessor:
     """
 
     def __init__(self, text: str) -> None:
+        import json
+
+        from .lines import Lines
+
         told = json.loads(text)
         self.groups = [[socket.socket(fileno=number) for number in group] for group in told["sockets"]]
         self.shared: bool = told["shared"]
@@ -87,6 +88,11 @@ class Successor:
         shared: bool,
         variables: Mapping[str, str],
     ) -> None:
+        import json
+        import subprocess
+
+        from .lines import Lines
+
         program, directory = command
         ours, theirs = socket.socketpair()
         numbers = [[one.fileno() for one in group] for group in groups]

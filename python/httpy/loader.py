@@ -185,6 +185,10 @@ def _find(module: ModuleType, where: str, name: str) -> Any:
 
 
 def _as_app(value: Any, shown: str, *, is_call: bool, interface: str) -> Servable:
+    from .app import App
+
+    if isinstance(value, App) and interface in ("auto", "httpy") and not is_call:
+        return value
     from .hosting import as_app, find_interface
 
     if is_call or (_is_function(value) and interface in ("auto", "httpy") and not find_interface(value)):

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional
-from uuid import UUID
 
 from . import hints
 from ._httpy import REQUIRED, BlockingWebSocket, Request, WebSocket
@@ -242,7 +242,7 @@ class _Work:
 
     def _path_converter(self, parameter: inspect.Parameter, annotation: Any) -> Converter:
         found = self._path[parameter.name]
-        natural, fitting = _PATH[found]
+        natural, fitting = _path_kind(found)
         if annotation is parameter.empty or annotation is Any:
             return natural if isinstance(natural, str) else find_converter(natural) or "str"
         converter = find_converter(annotation)
@@ -252,7 +252,7 @@ class _Work:
                 f"annotate it {NAMES}",
                 parameter,
             )
-        wrong = [member for member in hints.members(annotation) if member in _PLAIN and member not in fitting]
+        wrong = [member for member in hints.members(annotation) if _is_wrong(member, fitting)]
         if wrong:
             raise self.error(
                 f"the pattern says {{{parameter.name}:{found}}}, but it is annotated "
@@ -361,12 +361,28 @@ def _summary(parameter: Parameter) -> str:
 
 
 # Per converter of a pattern: what a parameter without annotation is, and which plain types text of that kind
-# can be. Enum, Literal and Decimal convert further and are never wrong by themselves.
-_PLAIN = (str, int, float, bool, UUID)
-_PATH: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "str": ("str", _PLAIN),
-    "path": ("str", _PLAIN),
+# can be; of `str` and `path` any. Enum, Literal and Decimal convert further and are never wrong by themselves.
+_PLAIN = (str, int, float, bool)
+_PATH: dict[str, tuple[Any, Optional[tuple[Any, ...]]]] = {
+    "str": ("str", None),
+    "path": ("str", None),
     "int": ("int", (int, float, str)),
     "float": ("float", (float, str)),
-    "uuid": (UUID, (UUID, str)),
 }
+
+
+def _path_kind(converter: str) -> tuple[Any, Optional[tuple[Any, ...]]]:
+    if converter != "uuid":
+        return _PATH[converter]
+    # Imported for those who use it: with what it needs it takes a quarter of a MiB.
+    from uuid import UUID
+
+    return UUID, (UUID, str)
+
+
+def _is_wrong(member: Any, fitting: Optional[tuple[Any, ...]]) -> bool:
+    """Whether it is a plain type that text of a kind can't be."""
+    # Nobody has a class of a module that is not imported.
+    uuid = sys.modules.get("uuid")
+    is_plain = member in _PLAIN or (uuid is not None and member is uuid.UUID)
+    return is_plain and fitting is not None and member not in fitting

@@ -245,7 +245,6 @@ def test_a_container_without_lifespan_starts_it_with_the_first_request(
 
 def test_content_is_asked_of_a_container_piece_by_piece_as_it_is_wanted() -> None:
     made = App()
-    go_on = asyncio.Event()
     asked = 0
     is_asking = False
     ahead: list[int] = []
@@ -268,7 +267,7 @@ def test_content_is_asked_of_a_container_piece_by_piece_as_it_is_wanted() -> Non
         asked += 1
         is_asking = False
         if asked > 100:
-            await go_on.wait()
+            await asyncio.get_running_loop().create_future()
         return {"type": "http.request", "body": b"x" * 10_000, "more_body": asked < 100}
 
     sent: list[dict[str, Any]] = []

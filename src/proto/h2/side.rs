@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -51,8 +51,9 @@ pub(super) struct Pushed {
     pub(super) place: PushPlace,
 }
 
-/// A push's place among those that run at the same time; given up when it is dropped.
-pub(super) struct PushPlace(Arc<Link>);
+/// A push's place among those that run at the same time; given up when it is dropped. It does not keep the connection: it
+/// may lie in that one's inbox, and with it for ever if nobody looks there any more.
+pub(super) struct PushPlace(Weak<Link>);
 
 impl Link {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
@@ -84,20 +85,24 @@ impl Link {
         let max = self.max_pushes.load(Ordering::Relaxed);
         let one_more = |n: usize| (n < max).then_some(n + 1);
         self.pushes.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(PushPlace(self.clone()))
+        Some(PushPlace(Arc::downgrade(self)))
     }
 }
 
 impl PushPlace {
     /// The client takes nothing of the content.
     pub(super) fn count_late_reader(&self) {
-        self.0.metrics.count(Counted::H2ReadersLate);
+        if let Some(link) = self.0.upgrade() {
+            link.metrics.count(Counted::H2ReadersLate);
+        }
     }
 }
 
 impl Drop for PushPlace {
     fn drop(&mut self) {
-        self.0.pushes.fetch_sub(1, Ordering::AcqRel);
+        if let Some(link) = self.0.upgrade() {
+            link.pushes.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -279,4 +284,23 @@ pub(super) fn remove_connection_specific(fields: &mut HeaderMap) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A push that was promised when the connection ended lies in the link's inbox: it would keep the link, and so itself.
+    #[test]
+    fn a_push_does_not_keep_its_connection() {
+        let link = Arc::new(Link::new(Arc::default()));
+        link.allow_pushes(1);
+
+        let place = link.enter();
+
+        assert!(place.is_some() && link.enter().is_none());
+        assert_eq!(Arc::strong_count(&link), 1);
+        drop(place);
+        assert!(link.enter().is_some());
+    }
 }

@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Which `test-pythons` is for; those that pyenv has, if none are named.
 PYTHONS ?=
+QUICK ?=
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
@@ -59,8 +60,8 @@ leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minu
 test-apps: build $(VENV)/.app-tools  ## run the tests with Django, FastAPI, Flask and others, and inside of other servers
 	$(BIN)/python -m pytest tests_py/test_frameworks.py tests_py/test_guest.py tests_py/test_environ.py tests_py/test_docs.py
 
-test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv)
-	BIN=$(BIN) scripts/test-pythons.sh $(PYTHONS)
+test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv); QUICK=1 for some of them
+	BIN=$(BIN) QUICK=$(QUICK) scripts/test-pythons.sh $(PYTHONS)
 
 test-sid: build  ## run the Python tests on the Pythons of Debian unstable (root, debootstrap)
 	scripts/test-sid.sh

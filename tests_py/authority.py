@@ -44,7 +44,7 @@ class Authority:
         self._key = str(folder / f"{name}-key.pem")
         openssl(
             *("req", "-x509", *EC, "-nodes", "-days", "30", "-subj", f"/CN={name}"),
-            *("-keyout", self._key, "-out", self.file),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", self._key, "-out", self.file),
         )
 
     def sign(
@@ -61,7 +61,8 @@ class Authority:
         base = self._folder / f"{self._name}-{next(self._numbers)}"
         files = Files(f"{base}.pem", f"{base}-key.pem")
         request, extensions = f"{base}.csr", Path(f"{base}.ext")
-        lines = [f"extendedKeyUsage={usage}"]
+        # Clients that keep to RFC 5280 §4.2.1 want the identifiers, too: Python since 3.13.
+        lines = [f"extendedKeyUsage={usage}", "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid"]
         if names:
             lines.append(f"subjectAltName={','.join(names)}")
         extensions.write_text("\n".join(lines))

@@ -38,6 +38,7 @@ class _Hosted(Servable):
         self.title = _title(app)
 
     def _endpoint(self, context: _httpy.Context) -> _httpy.Endpoint:
+        """What answers every request. ASGI and WSGI each have their own; this class has none."""
         raise NotImplementedError
 
     def _native(self, root_path: str = "") -> tuple[_httpy.Routes, Contexts]:

@@ -33,7 +33,7 @@ class Servable:
         self._root_path = ""
 
     def _native(self, root_path: str = "") -> tuple[_httpy.Routes, Contexts]:
-        """The routing table for one server, and the context of each app in it."""
+        """The routing table for one server, and the context of each app in it. Every kind of app has its own."""
         raise NotImplementedError
 
     def _mounted(self) -> Iterator[Servable]:

@@ -8,6 +8,8 @@ States::
     new -> starting -> accepting -> stopping -> new
               |            ^ what start() waits for
               `-> new, with the failure raised
+
+One file, because the three share every state and every way out of it.
 """
 
 from __future__ import annotations

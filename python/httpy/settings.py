@@ -3,6 +3,8 @@
 A value comes from its flag, else from its `HTTPY_*` variable, else from the configuration file, else it is the
 default. The table is the only list of them: `--help`, `App.run`, the configuration file and the documents follow it.
 What the native half limits is not listed here: names and defaults are its own.
+
+One file, because half of it is the table, and the rest says what a row means.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 //!
 //! A Python function as a handler of the server: the content is awaited, the function is called where its kind says,
 //! and what it returns or raises becomes a response.
+//!
+//! One file, because it is the door: whoever looks for what happens between the waist and Python finds all of it here.
 
 use std::{sync::Arc, time::Duration};
 

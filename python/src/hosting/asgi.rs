@@ -8,6 +8,9 @@
 //! 3. When the client has left, `receive` says `http.disconnect`, and `send` raises an `OSError`. The app is not cancelled.
 //! 4. What a protocol can't carry is no error: a push is dropped there, and so are hints and trailers.
 //!
+//! One file, because `receive` and `send` are the two ends of one exchange, and are objects that Python awaits, which takes
+//! a page each: PyO3 lets no class have the methods of a coroutine from another.
+//!
 //! WebSocket is to come: `scope.rs` makes its scope, and it has an exchange of its own beside [`Exchange`].
 
 use std::{

@@ -12,6 +12,8 @@
 //!    the app says that it is done.
 //! 4. What has no content by its method or status (RFC 9110 §6.4.1) is sent without, whatever the app gives.
 //!
+//! One file, because it is one machine of states.
+//!
 //! ASGI's and WSGI's rules of saying it are in `asgi.rs` and `wsgi.rs`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

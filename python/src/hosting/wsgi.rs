@@ -6,6 +6,8 @@
 //! 3. A response is whole, and needs no framing of its own, when the iterable is one chunk or `Content-Length` is reached.
 //! 4. `close` is always called: at the end, when the app fails, and when the client leaves.
 //! 5. Fields that speak of the connection are the server's (PEP 3333, "Other HTTP Features") and dropped.
+//!
+//! One file, because `start_response`, `write` and the iterable may say the same things in any order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -18,7 +18,7 @@ use crate::{
     handler::Stack,
     message::Stream,
     metrics::{Counted, Metrics},
-    platform::{allow_descriptors, give_back_memory},
+    platform::{allow_descriptors, give_back_code, give_back_memory},
 };
 
 /// Descriptors that are not for connections: the application's files and its own connections. 256, or a quarter where the
@@ -31,6 +31,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// How long cutting off may take. Aborted tasks are dropped as soon as the runtime gets to them; 1 s is for a bug.
 const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// After how long all that belongs to starting is over, and its code not needed any more. 250 ms; if it takes longer, some of it
+/// stays.
+const STARTED: Duration = Duration::from_millis(250);
 
 /// What becomes of the connections that the system has queued when a server stops, and that nobody has accepted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,10 @@ impl Server {
     ) -> Self {
         // Half a MiB, of what loading an app has taken and left.
         give_back_memory();
+        spawn_local(async {
+            sleep(STARTED).await;
+            give_back_code();
+        });
         let drain = Drain::default();
         let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
         let metrics = Arc::<Metrics>::default();

@@ -43,7 +43,9 @@ pub fn is_asked(request: &Request) -> bool {
     match request.exchange.protocol() {
         Some(protocol) => protocol == "websocket",
         None => {
+            // Nearly no request has this field, and to say so takes one look instead of an iterator's.
             request.method == Method::GET
+                && request.headers.contains_key(header::UPGRADE)
                 && has_token(&request.headers, &header::UPGRADE, "websocket")
                 && has_token(&request.headers, &header::CONNECTION, "upgrade")
         }

@@ -51,7 +51,7 @@ ATTACKS: dict[str, tuple[bytes, dict[str, float]]] = {
     "h2_readers_late": (NO_WINDOW + head(GET + ROOT), {"write_timeout": 0.05}),
     "h2_content_late": (OPEN + head(POST + ROOT, flags=END_HEADERS), {"body_timeout": 0.05}),
     "h2_silent": (OPEN + head(GET + NEVER), {"h2_ping_interval": 0.05, "h2_ping_timeout": 0.05}),
-    "handshakes_failed": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", {}),
+    "handshakes_failed": (b"\x00\x01\x02\x03\x04\x05", {}),
     "handshakes_late": (b"\x16", {"handshake_timeout": 0.05}),
 }
 

@@ -1,7 +1,7 @@
 """Other people's clients: each fetches pages, posts content, and sees pushes and early hints where it can.
 
 Over cleartext and TLS, by HTTP/2, and by HTTP/1.1 where the client chooses. A client that is not installed is skipped;
-`.ci/run` installs them.
+`.ci/run` installs them. Browsers: `test_browser.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from httpy import App, HTMLResponse, Request, Server, _httpy
+from httpy import App, Request, Server, _httpy
 from support import PATIENCE_S
 
 LARGE = 5_000_000
@@ -55,27 +55,6 @@ async def seen(request: Request) -> dict[str, Any]:
 async def page(request: Request) -> dict[str, bool]:
     hinted = await request.early_hints(["</app.css>; rel=preload; as=style"])
     return {"hinted": hinted, "pushed": request.push("/request?a=b")}
-
-
-PAGE = f"""<!doctype html><title>page</title><p>working</p><script>
-(async () => {{
-  const get = (path, options) => fetch(path, options);
-  const post = await get("/length", {{method: "POST", body: "x".repeat(100000)}});
-  const all = Array.from({{length: 20}}, () => get("/large").then((answer) => answer.arrayBuffer()));
-  const sizes = (await Promise.all(all)).map((content) => content.byteLength);
-  document.querySelector("p").textContent = JSON.stringify({{
-    protocol: performance.getEntriesByType("navigation")[0].nextHopProtocol,
-    posted: await post.text(),
-    whole: sizes.filter((size) => size === {LARGE}).length,
-    seen: await (await get("/request")).json(),
-  }});
-}})();
-</script>"""
-
-
-@app.get("/browser")
-async def browser() -> HTMLResponse:
-    return HTMLResponse(PAGE)
 
 
 class Served(NamedTuple):
@@ -296,36 +275,3 @@ def test_go(served: Served, tmp_path: Path) -> None:
         "103 [</app.css>; rel=preload; as=style]",
         "HTTP/2.0 200 30 <nil>",
     ]
-
-
-@pytest.mark.slow
-def test_chromium(served: Served, tmp_path: Path) -> None:
-    chromium = program("chromium", "chromium-browser", "google-chrome")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--ignore-certificate-errors",
-    ]
-
-    shown = run(
-        chromium,
-        *options,
-        f"--user-data-dir={tmp_path}",
-        "--virtual-time-budget=30000",
-        "--dump-dom",
-        f"{served.url}/browser",
-    )
-
-    said = json.loads(shown.partition("<p>")[2].partition("</p>")[0])
-    assert said == {
-        # Browsers speak HTTP/2 by TLS only.
-        "protocol": "h2" if served.certfile else "http/1.1",
-        "posted": "100000",
-        "whole": 20,
-        "seen": {
-            "version": "HTTP/2" if served.certfile else "HTTP/1.1",
-            "scheme": "https" if served.certfile else "http",
-        },
-    }

@@ -465,7 +465,10 @@ def test_mistakes_are_told_at_start(authority, files, tmp_path):
         ({"client_ca": missing}, f"client_ca {missing} can't be read: there is no such file"),
         ({"ciphers": ["RC4"]}, 'ciphers has "RC4"; there are TLS_AES_256_GCM_SHA384, '),
         ({"ciphers": "RC4"}, "ciphers is a list of names, not 'RC4'"),
-        ({"client_auth": "maybe"}, 'client_auth is "required" or "optional", not \'maybe\''),
+        (
+            {"client_auth": "maybe", "client_ca": files.certfile},
+            'client_auth is "required" or "optional", not \'maybe\'',
+        ),
         ({"tls_min_version": 1.3}, 'tls_min_version is "1.2" or "1.3", not 1.3'),
         (
             {"tls_reload_interval": -1},
@@ -483,6 +486,14 @@ def test_what_needs_a_certificate_says_so():
     for name, value in (("keyfile", "a"), ("client_ca", "a"), ("ciphers", ["a"]), ("tls_min_version", "1.3")):
         with pytest.raises(ConfigError, match=rf"^{name} is given, but no certificate \(certfile\)$"):
             Server(telling(), **{name: value})
+
+
+@pytest.mark.parametrize("wanted", ["required", "optional"])
+def test_asking_clients_for_certificates_needs_authorities(wanted, files):
+    with pytest.raises(
+        ConfigError, match=r"^client_auth is given, but no authorities to trust \(client_ca\)$"
+    ):
+        Server(telling(), client_auth=wanted, **files._asdict())
 
 
 def test_defaults_are_the_native_ones():

@@ -40,6 +40,9 @@ def split_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[s
 
 def _tls_of(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("certfile"):
+        if given.get("client_auth") and not given.get("client_ca"):
+            # Who says "required" must not find that anybody is served.
+            raise ConfigError("client_auth is given, but no authorities to trust (client_ca)")
         return given
     for name, value in given.items():
         if value and name not in _WORKERS_OWN:

@@ -38,6 +38,7 @@ use super::{
     Ended, Hosted, Incoming, Outlet, Seen,
     flow::{Piece, Pushed, Room, Slice},
     outlet::{Head, Phase, nobody_reads, too_large},
+    repeats,
 };
 use crate::{
     arriving::{Content, End, Found},
@@ -491,6 +492,7 @@ fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<HeaderM
     let mut fields = HeaderMap::new();
     let Some(headers) = message.get_item(intern!(py, "headers"))? else { return Ok(fields) };
     if let Ok(list) = headers.cast::<PyList>() {
+        fields.reserve(list.len());
         for pair in list.iter() {
             read_field(&mut fields, &pair)?;
         }
@@ -514,11 +516,19 @@ fn read_field(fields: &mut HeaderMap, pair: &Bound<'_, PyAny>) -> PyResult<()> {
         let found = name.get_type().fully_qualified_name()?;
         return Err(PyTypeError::new_err(format!("header names are bytes, found {found}: {}", name.repr()?)));
     };
-    let name = HeaderName::from_bytes(bytes.as_bytes()).map_err(|_| {
-        let name = String::from_utf8_lossy(bytes.as_bytes());
+    let said = bytes.as_bytes();
+    if let Ok(value) = value.cast::<PyBytes>()
+        && let Some((name, value)) = repeats::find_field(said, value.as_bytes())
+    {
+        fields.append(name, value);
+        return Ok(());
+    }
+    let name = HeaderName::from_bytes(said).map_err(|_| {
+        let name = String::from_utf8_lossy(said);
         PyValueError::new_err(format!("header name {name:?} is not a token (RFC 9110 §5.6.2)"))
     })?;
     let value = read_value(&name, &value)?;
+    repeats::keep_field((said, value.as_bytes()), &name, &value);
     fields.append(name, value);
     Ok(())
 }

@@ -6,7 +6,7 @@
 //!    a proxy that takes away the one lets the other pass. So is `Proxy`, which looks like a setting in the environment
 //!    (CVE-2016-1000110).
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, header};
 use httpy::message::{self, Feature};
@@ -16,14 +16,25 @@ use pyo3::{
     intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyDict, PyString},
+    types::{PyDict, PyString, PyTuple},
 };
 
-use super::{Hosted, Seen, scope, wsgi::Input};
+use super::{
+    Hosted, Seen,
+    repeats::{Ends, Fields, Keys},
+    scope,
+    wsgi::Input,
+};
 use crate::{arriving::Content, fields};
 
 /// What is the same in each environ of an app.
-pub(super) struct Template(Py<PyDict>);
+pub(super) struct Template {
+    environ: Py<PyDict>,
+    /// Pairs of host and port.
+    ends: Ends<PyTuple>,
+    keys: Keys,
+    fields: Fields<PyString>,
+}
 
 impl Template {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
@@ -43,15 +54,16 @@ impl Template {
         environ.set_item("wsgi.file_wrapper", py.get_type::<super::wsgi::FileWrapper>())?;
         // Content ends by itself, whatever its length was said to be, or not.
         environ.set_item("wsgi.input_terminated", true)?;
-        Ok(Self(environ.unbind()))
+        let environ = environ.unbind();
+        Ok(Self { environ, ends: Ends::new(), keys: Keys::new(), fields: Fields::new() })
     }
 }
 
 impl Hosted {
     /// The environ of a request, but for `wsgi.input`.
     pub(super) fn environ<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.environ.0.bind(py).copy()?;
-        fill(&environ, seen, self.context.root_path())?;
+        let environ = self.environ.environ.bind(py).copy()?;
+        fill(&self.environ, &environ, seen, self.context.root_path())?;
         Ok(environ)
     }
 }
@@ -59,14 +71,15 @@ impl Hosted {
 /// The environ of a request to a handler, for what is made for WSGI: WebOb's requests, Werkzeug's.
 pub(crate) fn environ_of(py: Python<'_>, seen: &Seen<'_>, before: &str, content: Content) -> PyResult<Py<PyAny>> {
     static TEMPLATE: PyOnceLock<Template> = PyOnceLock::new();
-    let environ = TEMPLATE.get_or_try_init(py, || Template::new(py))?.0.bind(py).copy()?;
-    fill(&environ, seen, before)?;
+    let template = TEMPLATE.get_or_try_init(py, || Template::new(py))?;
+    let environ = template.environ.bind(py).copy()?;
+    fill(template, &environ, seen, before)?;
     environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(content, None))?)?;
     Ok(environ.into_any().unbind())
 }
 
 /// Fills in what a request says.
-fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<()> {
+fn fill(template: &Template, environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<()> {
     let py = environ.py();
     let (root, path) = seen.uri.path().split_at(seen.root_len);
     environ.set_item(intern!(py, "REQUEST_METHOD"), scope::method(py, seen.method))?;
@@ -81,16 +94,21 @@ fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<
         "1.0" => environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?,
         version => environ.set_item(intern!(py, "SERVER_PROTOCOL"), format!("HTTP/{version}"))?,
     }
-    let default = if seen.peer.is_tls { 443 } else { 80 };
-    let (name, port) = match seen.peer.server {
-        Some(address) => (text_of(address.ip()), address.port()),
-        None => ("localhost".to_owned(), default),
-    };
-    environ.set_item(intern!(py, "SERVER_NAME"), name)?;
-    environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
+    match seen.peer.server {
+        Some(server) => {
+            let server = template.ends.server(py, server, || pair(py, server))?;
+            environ.set_item(intern!(py, "SERVER_NAME"), server.get_item(0)?)?;
+            environ.set_item(intern!(py, "SERVER_PORT"), server.get_item(1)?)?;
+        }
+        None => {
+            environ.set_item(intern!(py, "SERVER_NAME"), "localhost")?;
+            environ.set_item(intern!(py, "SERVER_PORT"), if seen.peer.is_tls { "443" } else { "80" })?;
+        }
+    }
     if let Some(client) = seen.peer.client {
-        environ.set_item(intern!(py, "REMOTE_ADDR"), text_of(client.ip()))?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), client.port().to_string())?;
+        let client = template.ends.client(py, client, || pair(py, client))?;
+        environ.set_item(intern!(py, "REMOTE_ADDR"), client.get_item(0)?)?;
+        environ.set_item(intern!(py, "REMOTE_PORT"), client.get_item(1)?)?;
     }
     if seen.peer.is_tls {
         environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
@@ -100,17 +118,17 @@ fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<
         environ.set_item("HTTP_HOST", fields::value_text(&host))?;
     }
     for name in seen.headers.keys() {
-        let key = match *name {
-            header::HOST => intern!(py, "HTTP_HOST").clone(),
-            header::ACCEPT => intern!(py, "HTTP_ACCEPT").clone(),
-            header::USER_AGENT => intern!(py, "HTTP_USER_AGENT").clone(),
-            header::COOKIE => intern!(py, "HTTP_COOKIE").clone(),
-            ref name => match key_of(name) {
-                Some(key) => PyString::new(py, &key),
-                None => continue,
-            },
+        let Some(key) = template.keys.find_object(py, name, || Some(PyString::new(py, &key_of(name)?))) else {
+            continue;
         };
-        environ.set_item(key, joined(seen.headers, name))?;
+        let mut lines = seen.headers.get_all(name).iter();
+        match (lines.next(), lines.next()) {
+            (Some(line), None) => {
+                let make = || Ok(PyString::new(py, &fields::value_text(line)));
+                environ.set_item(key, template.fields.object(py, name, line, make)?)?;
+            }
+            _ => environ.set_item(key, joined(seen.headers, name))?,
+        }
     }
     if seen.supports(Feature::EarlyHints) {
         environ.set_item("wsgi.early_hints", EarlyHints(seen.exchange.clone()))?;
@@ -118,8 +136,8 @@ fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<
     Ok(())
 }
 
-fn text_of(address: IpAddr) -> String {
-    address.to_canonical().to_string()
+fn pair(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, PyTuple>> {
+    (address.ip().to_canonical().to_string(), address.port().to_string()).into_pyobject(py)
 }
 
 /// A part of a path as a native string. Rule 1.

@@ -20,6 +20,7 @@ mod guest;
 #[cfg(unix)]
 mod hangup;
 mod hosting;
+mod interpreter;
 mod json;
 mod log;
 mod onward;
@@ -80,6 +81,7 @@ pub mod _httpy {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::interpreter::require_main()?;
         // What tests for a mapping shall find one.
         PyMapping::register::<Headers>(module.py())?;
         PyMapping::register::<QueryParams>(module.py())?;

@@ -9,19 +9,19 @@
 use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, header};
-use httpy::message::{self, Feature};
+use httpy::message::{self, Feature, Peer};
 use percent_encoding::percent_decode_str;
 use pyo3::{
     exceptions::PyTypeError,
     intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyDict, PyString, PyTuple},
+    types::{PyDict, PyString},
 };
 
 use super::{
     Hosted, Seen,
-    repeats::{Ends, Fields, Keys},
+    repeats::{Connections, Fields, Keys},
     scope,
     wsgi::Input,
 };
@@ -30,8 +30,7 @@ use crate::{arriving::Content, fields};
 /// What is the same in each environ of an app.
 pub(super) struct Template {
     environ: Py<PyDict>,
-    /// Pairs of host and port.
-    ends: Ends<PyTuple>,
+    connections: Connections,
     keys: Keys,
     fields: Fields<PyString>,
 }
@@ -55,14 +54,36 @@ impl Template {
         // Content ends by itself, whatever its length was said to be, or not.
         environ.set_item("wsgi.input_terminated", true)?;
         let environ = environ.unbind();
-        Ok(Self { environ, ends: Ends::new(), keys: Keys::new(), fields: Fields::new() })
+        Ok(Self { environ, connections: Connections::new(), keys: Keys::new(), fields: Fields::new() })
+    }
+
+    /// What is the same in each environ of a connection.
+    fn of_connection<'py>(&self, py: Python<'py>, peer: &Peer) -> PyResult<Bound<'py, PyDict>> {
+        self.connections.dict(py, peer, || {
+            let environ = self.environ.bind(py).copy()?;
+            let host = |address: SocketAddr| address.ip().to_canonical().to_string();
+            let default = if peer.is_tls { 443 } else { 80 };
+            let (name, port) =
+                peer.server.map_or_else(|| ("localhost".to_owned(), default), |server| (host(server), server.port()));
+            environ.set_item(intern!(py, "SERVER_NAME"), name)?;
+            environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
+            if let Some(client) = peer.client {
+                environ.set_item(intern!(py, "REMOTE_ADDR"), host(client))?;
+                environ.set_item(intern!(py, "REMOTE_PORT"), client.port().to_string())?;
+            }
+            if peer.is_tls {
+                environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+                environ.set_item("HTTPS", "on")?;
+            }
+            Ok(environ)
+        })
     }
 }
 
 impl Hosted {
     /// The environ of a request, but for `wsgi.input`.
     pub(super) fn environ<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.environ.environ.bind(py).copy()?;
+        let environ = self.environ.of_connection(py, seen.peer)?.copy()?;
         fill(&self.environ, &environ, seen, self.context.root_path())?;
         Ok(environ)
     }
@@ -72,7 +93,7 @@ impl Hosted {
 pub(crate) fn environ_of(py: Python<'_>, seen: &Seen<'_>, before: &str, content: Content) -> PyResult<Py<PyAny>> {
     static TEMPLATE: PyOnceLock<Template> = PyOnceLock::new();
     let template = TEMPLATE.get_or_try_init(py, || Template::new(py))?;
-    let environ = template.environ.bind(py).copy()?;
+    let environ = template.of_connection(py, seen.peer)?.copy()?;
     fill(template, &environ, seen, before)?;
     environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(content, None))?)?;
     Ok(environ.into_any().unbind())
@@ -94,26 +115,6 @@ fn fill(template: &Template, environ: &Bound<'_, PyDict>, seen: &Seen<'_>, befor
         "1.0" => environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?,
         version => environ.set_item(intern!(py, "SERVER_PROTOCOL"), format!("HTTP/{version}"))?,
     }
-    match seen.peer.server {
-        Some(server) => {
-            let server = template.ends.server(py, server, || pair(py, server))?;
-            environ.set_item(intern!(py, "SERVER_NAME"), server.get_item(0)?)?;
-            environ.set_item(intern!(py, "SERVER_PORT"), server.get_item(1)?)?;
-        }
-        None => {
-            environ.set_item(intern!(py, "SERVER_NAME"), "localhost")?;
-            environ.set_item(intern!(py, "SERVER_PORT"), if seen.peer.is_tls { "443" } else { "80" })?;
-        }
-    }
-    if let Some(client) = seen.peer.client {
-        let client = template.ends.client(py, client, || pair(py, client))?;
-        environ.set_item(intern!(py, "REMOTE_ADDR"), client.get_item(0)?)?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), client.get_item(1)?)?;
-    }
-    if seen.peer.is_tls {
-        environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
-        environ.set_item("HTTPS", "on")?;
-    }
     if let Some(host) = scope::missing_host(seen) {
         environ.set_item("HTTP_HOST", fields::value_text(&host))?;
     }
@@ -134,10 +135,6 @@ fn fill(template: &Template, environ: &Bound<'_, PyDict>, seen: &Seen<'_>, befor
         environ.set_item("wsgi.early_hints", EarlyHints(seen.exchange.clone()))?;
     }
     Ok(())
-}
-
-fn pair(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, PyTuple>> {
-    (address.ip().to_canonical().to_string(), address.port().to_string()).into_pyobject(py)
 }
 
 /// A part of a path as a native string. Rule 1.

@@ -9,6 +9,7 @@
 //! becomes of that, `flow.rs` how it gets to the carrier. `repeats.rs` has what most requests have in common.
 
 mod asgi;
+mod bound;
 mod environ;
 mod flow;
 mod outlet;

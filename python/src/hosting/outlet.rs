@@ -269,7 +269,7 @@ impl Outlet {
     pub(super) fn give(&self, py: Python<'_>) {
         let mut state = self.lock();
         let begun = state.begun.take();
-        let is_complete = state.phase == Phase::Complete;
+        let leaving = if state.phase == Phase::Complete { std::mem::take(&mut state.leaving) } else { Vec::new() };
         let given = match state.watch.take() {
             Some(watch) => match state.response.take() {
                 Some(response) => Some((watch, response)),
@@ -287,9 +287,7 @@ impl Outlet {
         if let Some(begun) = begun {
             self.resolve_begun(py, begun);
         }
-        if is_complete {
-            self.tell_leaving(Some(py));
-        }
+        leaving.iter().for_each(|future| resolve(future.bind(py)));
     }
 
     /// The same from a pool thread.

@@ -3,7 +3,7 @@
 //! A scope's or an environ's strings cost more than its dict. Nearly all of them were in the request before.
 //!
 //! Rules:
-//! 1. Only what nobody can change is shared: `str`, `bytes`, and tuples of those.
+//! 1. Only what nobody can change is shared: `str`, `bytes`, and tuples of those. A dict is copied before anybody gets it.
 //! 2. A table has a fixed number of places, and what comes later takes its place from what was there.
 //! 3. Of fields only those are kept that are named here: none has a secret for a value.
 
@@ -13,12 +13,14 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, header};
-use pyo3::{Bound, Py, PyResult, Python, types::PyString};
+use httpy::message::Peer;
+use pyo3::{
+    Bound, Py, PyResult, Python,
+    types::{PyDict, PyString},
+};
 
-/// How many addresses of clients are known. 256: what has a keep-alive connection and is busy; 10 KB for a table.
-const CLIENTS: usize = 256;
-/// How many addresses of our own.
-const SERVERS: usize = 4;
+/// How many connections are known. 256: clients with a keep-alive connection that are busy. A dict takes up to 1.2 KB.
+const CONNECTIONS: usize = 256;
 /// How many fields are known.
 const FIELDS: usize = 64;
 /// The longest value that is kept, in bytes. Browsers say up to 150 of themselves.
@@ -57,53 +59,41 @@ impl<K, V> Table<K, V> {
     }
 }
 
-/// The addresses of both ends, as objects of one kind.
-pub(super) struct Ends<T> {
-    clients: Table<SocketAddr, Py<T>>,
-    servers: Table<SocketAddr, Py<T>>,
+/// Dicts with what is the same for all requests of a connection, to be copied.
+pub(super) struct Connections(Table<Ends, Py<PyDict>>);
+
+/// What those dicts depend on.
+#[derive(PartialEq, Eq)]
+struct Ends {
+    client: SocketAddr,
+    server: Option<SocketAddr>,
+    is_tls: bool,
 }
 
-impl<T> Ends<T> {
+impl Connections {
     pub(super) const fn new() -> Self {
-        Self { clients: Table::new(), servers: Table::new() }
+        Self(Table::new())
     }
 
-    /// A client's address, made if it is not known.
-    pub(super) fn client<'py>(
+    /// The dict of a connection, made if it is not known.
+    pub(super) fn dict<'py>(
         &self,
         py: Python<'py>,
-        address: SocketAddr,
-        make: impl FnOnce() -> PyResult<Bound<'py, T>>,
-    ) -> PyResult<Bound<'py, T>> {
-        find_or_make(py, &self.clients, CLIENTS, address, make)
+        peer: &Peer,
+        make: impl FnOnce() -> PyResult<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        // A unix socket's client has no address, which saves the most of it.
+        let Some(client) = peer.client else { return make() };
+        let ends = Ends { client, server: peer.server, is_tls: peer.is_tls };
+        // Clients of one host come by one port after the other.
+        let place = usize::from(client.port()) % CONNECTIONS;
+        if let Some(known) = self.0.find(place, |known| *known == ends, |dict| dict.clone_ref(py)) {
+            return Ok(known.into_bound(py));
+        }
+        let made = make()?;
+        self.0.keep(CONNECTIONS, place, ends, made.clone().unbind());
+        Ok(made)
     }
-
-    /// An address of ours, made if it is not known.
-    pub(super) fn server<'py>(
-        &self,
-        py: Python<'py>,
-        address: SocketAddr,
-        make: impl FnOnce() -> PyResult<Bound<'py, T>>,
-    ) -> PyResult<Bound<'py, T>> {
-        find_or_make(py, &self.servers, SERVERS, address, make)
-    }
-}
-
-fn find_or_make<'py, T>(
-    py: Python<'py>,
-    table: &Table<SocketAddr, Py<T>>,
-    size: usize,
-    address: SocketAddr,
-    make: impl FnOnce() -> PyResult<Bound<'py, T>>,
-) -> PyResult<Bound<'py, T>> {
-    // Clients of one host come by one port after the other.
-    let place = usize::from(address.port()) % size;
-    if let Some(known) = table.find(place, |known| *known == address, |object| object.clone_ref(py)) {
-        return Ok(known.into_bound(py));
-    }
-    let made = make()?;
-    table.keep(size, place, address, made.clone().unbind());
-    Ok(made)
 }
 
 /// Fields of requests, as objects of one kind.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
 use http::{HeaderName, HeaderValue, Method, Version, header};
-use httpy::message::{Feature, TlsSession};
+use httpy::message::{Feature, Peer, TlsSession};
 use percent_encoding::percent_decode_str;
 use pyo3::{
     intern,
@@ -13,7 +13,7 @@ use pyo3::{
 
 use super::{
     Hosted, Seen,
-    repeats::{Ends, Fields},
+    repeats::{Connections, Fields},
 };
 
 /// The version of the HTTP specification that is kept.
@@ -28,7 +28,7 @@ pub(super) struct Template {
     is_debug: bool,
     /// The extensions that [`EXTENSIONS`] has, by which of them there are.
     extensions: [OnceLock<Py<PyDict>>; 8],
-    ends: Ends<PyTuple>,
+    connections: Connections,
     fields: Fields<PyTuple>,
 }
 
@@ -61,13 +61,31 @@ impl Template {
         scope.set_item(intern!(py, "extensions"), py.None())?;
         let extensions = [const { OnceLock::new() }; 8];
         let (scope, asgi) = (scope.unbind(), asgi.unbind());
-        Ok(Self { scope, asgi, is_debug, extensions, ends: Ends::new(), fields: Fields::new() })
+        Ok(Self { scope, asgi, is_debug, extensions, connections: Connections::new(), fields: Fields::new() })
     }
 
-    fn extensions<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
+    /// What is the same in each scope of a connection.
+    fn of_connection<'py>(&self, py: Python<'py>, peer: &Peer) -> PyResult<Bound<'py, PyDict>> {
+        self.connections.dict(py, peer, || {
+            let scope = self.scope.bind(py).copy()?;
+            if let Some(server) = peer.server {
+                scope.set_item(intern!(py, "server"), pair(py, server)?)?;
+            }
+            if let Some(client) = peer.client {
+                scope.set_item(intern!(py, "client"), pair(py, client)?)?;
+            }
+            if peer.is_tls {
+                scope.set_item(intern!(py, "scheme"), intern!(py, "https"))?;
+            }
+            Ok(scope)
+        })
+    }
+
+    fn extensions<'py>(&self, py: Python<'py>, seen: &Seen<'_>, takes_trailers: bool) -> PyResult<Bound<'py, PyDict>> {
         let mut which = 0;
         for (bit, (_, feature)) in EXTENSIONS.iter().enumerate() {
-            which |= usize::from(seen.supports(*feature)) << bit;
+            let has = if *feature == Feature::Trailers { takes_trailers } else { seen.supports(*feature) };
+            which |= usize::from(has) << bit;
         }
         let place = &self.extensions[which];
         let known = match place.get() {
@@ -96,24 +114,20 @@ impl Template {
 }
 
 impl Hosted {
-    /// The scope of a request.
-    pub(super) fn scope<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
+    /// The scope of a request. The caller has found out whether the client takes trailers: fields are looked through for that.
+    pub(super) fn scope_with<'py>(
+        &self,
+        py: Python<'py>,
+        seen: &Seen<'_>,
+        takes_trailers: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let template = &self.scope;
-        let scope = template.scope.bind(py).copy()?;
+        let scope = template.of_connection(py, seen.peer)?.copy()?;
         let (before, path) = (self.context.root_path(), seen.uri.path());
         scope.set_item(intern!(py, "asgi"), template.asgi.bind(py).copy()?)?;
         match seen.http_version() {
             "1.1" => {}
             version => scope.set_item(intern!(py, "http_version"), version)?,
-        }
-        if let Some(server) = seen.peer.server {
-            scope.set_item(intern!(py, "server"), template.ends.server(py, server, || pair(py, server))?)?;
-        }
-        if let Some(client) = seen.peer.client {
-            scope.set_item(intern!(py, "client"), template.ends.client(py, client, || pair(py, client))?)?;
-        }
-        if seen.peer.is_tls {
-            scope.set_item(intern!(py, "scheme"), intern!(py, "https"))?;
         }
         if *seen.method != Method::GET {
             scope.set_item(intern!(py, "method"), method(py, seen.method))?;
@@ -134,7 +148,7 @@ impl Hosted {
         }
         scope.set_item(intern!(py, "headers"), headers(py, &template.fields, seen)?)?;
         scope.set_item(intern!(py, "state"), self.context.copy_state(py)?)?;
-        scope.set_item(intern!(py, "extensions"), template.extensions(py, seen)?)?;
+        scope.set_item(intern!(py, "extensions"), template.extensions(py, seen, takes_trailers)?)?;
         Ok(scope)
     }
 }

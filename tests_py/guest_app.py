@@ -24,6 +24,7 @@ def tell(event: str) -> None:
 async def lifespan(app: App) -> AsyncIterator[dict[str, str]]:
     """Tells of startup and shutdown."""
     tell("startup")
+    app.state.gate = asyncio.Event()
     yield {"made": "at startup"}
     tell("shutdown")
 
@@ -98,6 +99,24 @@ async def first() -> Any:
         await asyncio.sleep(60)
 
     return chunks()
+
+
+@app.get("/gated")
+async def gated() -> Any:
+    """Sends a piece, and another one when the gate is opened."""
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "first,"
+        await app.state.gate.wait()
+        yield "second"
+
+    return chunks()
+
+
+@app.post("/open")
+async def open_gate() -> None:
+    """Opens the gate."""
+    app.state.gate.set()
 
 
 @app.get("/large")

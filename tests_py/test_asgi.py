@@ -136,6 +136,119 @@ def test_scopes_share_nothing_that_an_app_might_change(seen: Seen) -> None:
     assert seen.values == [("3.0", False, False)] * 2
 
 
+def test_what_an_app_takes_out_of_its_scope_is_in_the_next_one(seen: Seen) -> None:
+    """On the same connection, too, whose scopes have much in common."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        seen.put((dict(scope), list(scope["headers"])))
+        scope["headers"].clear()
+        scope.clear()
+        await saying(OK, END)(scope, receive, send)
+
+    with serving(app) as client:
+        for _ in range(3):
+            client.get("/a?b=c")
+
+    first, *others = seen.values
+    assert first[0]["client"] is not None
+    assert first[1]
+    assert others == [first, first]
+
+
+def test_each_request_is_told_what_is_its_own(driver: str, seen: Seen) -> None:
+    """Whatever the one before it was, on this connection or another one."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        names = ("client", "method", "http_version", "path", "query_string")
+        agent = dict(scope["headers"]).get(b"user-agent")
+        seen.put((*(scope[name] for name in names), agent))
+        await saying(OK, END)(scope, receive, send)
+
+    asked = [
+        ("GET", "1.1", "/", "", "one"),
+        ("POST", "1.1", "/a", "b=c", "two"),
+        ("GET", "1.1", "/", "", "one"),
+        ("PUT", "1.0", "/b", "", ""),
+    ]
+    expected = []
+    with serving(app, loop=driver) as client, contextlib.ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port)
+        connections = [
+            stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S)) for _ in range(3)
+        ]
+        for method, version, path, query, agent in asked:
+            for connection in connections:
+                target = f"{path}?{query}" if query else path
+                field = f"User-Agent: {agent}\r\n" if agent else ""
+                connection.sendall(f"{method} {target} HTTP/{version}\r\nHost: a\r\n{field}\r\n".encode())
+                assert connection.recv(65536).startswith(b"HTTP/1.")
+                own = (connection.getsockname(), method, version, path, query.encode())
+                expected.append((*own, agent.encode() or None))
+
+    assert seen.values == expected
+
+
+def test_more_clients_than_are_remembered_are_told_apart(seen: Seen) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        seen.put(scope["client"])
+        await saying(OK, END)(scope, receive, send)
+
+    expected = []
+    with serving(app) as client:
+        address = (client.base_url.host, client.base_url.port)
+        for _ in range(300):
+            with socket.create_connection(address, timeout=PATIENCE_S) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.recv(65536)
+                expected.append(connection.getsockname())
+
+    assert seen.values == expected
+
+
+def test_fields_that_are_said_again_are_those_that_are_sent(driver: str) -> None:
+    """A value of another field, or of other bytes, is another one."""
+    said = [
+        [(b"content-type", b"text/a"), (b"server", b"text/a")],
+        [(b"content-type", b"text/b"), (b"server", b"text/b")],
+        [(b"Content-Type", b"text/a"), (b"content-type", b"text/a")],
+        [(b"content-type", b"text/\xe4"), (b"x-own", b"text/a")],
+    ]
+    turn = iter(said * 3)
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await saying({**OK, "headers": next(turn)}, END)(scope, receive, send)
+
+    with serving(app, loop=driver) as client:
+        for headers in said * 3:
+            raw_fields = client.get("/").headers.raw
+            found = [
+                (name, value)
+                for name, value in raw_fields
+                if name.lower() not in (b"content-length", b"date")
+            ]
+            assert found == [(name.lower(), value) for name, value in headers]
+
+
+def test_awaiting_what_send_gave_is_possible_in_every_way(driver: str, seen: Seen) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await asyncio.create_task(send(OK))  # type: ignore[arg-type]
+        await asyncio.wait_for(send(MORE), PATIENCE_S)
+        await asyncio.gather(send(MORE), asyncio.sleep(0))
+        with pytest.raises(TypeError):
+            await send()  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            await send(MORE, MORE)  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            await receive(MORE)  # type: ignore[call-arg]
+        await send(END)
+        seen.put((await asyncio.create_task(receive()))["type"])  # type: ignore[arg-type]
+
+    with serving(app, loop=driver) as client:
+        assert client.get("/").text == "more,more,end"
+
+    assert seen.wait() == ["http.disconnect"]
+
+
 def test_trailers_are_offered_to_who_asks_for_them(seen: Seen) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen.put(sorted(scope["extensions"]))

@@ -35,8 +35,12 @@ CONTAINERS = {
         *("gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}"),
         *("--threads", "4", "--log-level", "warning"),
     ],
+    "gunicorn asgi": [
+        *("gunicorn", "guest_app:app", "--bind", "127.0.0.1:{port}"),
+        *("--worker-class", "asgi", "--log-level", "warning"),
+    ],
 }
-ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian"]
+ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian", "gunicorn asgi"]
 
 
 def is_there(name: str) -> bool:

@@ -14,11 +14,13 @@ import wsgiref.validate
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import h2.events
 import httpx
 import pytest
 
 from httpy import WSGI, App, ClientDisconnected, Server
 from support import PATIENCE_S
+from test_h2 import Peer
 
 Environ = dict[str, Any]
 Start = Callable[..., Any]
@@ -112,6 +114,49 @@ def test_the_environ_has_what_pep_3333_says() -> None:
     assert first["wsgi.errors"] is sys.stderr
     assert (second["CONTENT_LENGTH"], second["CONTENT_TYPE"]) == ("5", "text/x")
     assert not {"HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"} & set(second)
+
+
+def test_what_an_app_does_to_its_environ_is_not_in_the_next_one() -> None:
+    found: list[Environ] = []
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        found.append({key: value for key, value in environ.items() if key != "wsgi.input"})
+        environ.clear()
+        environ["HTTP_X_MINE"] = "1"
+        return answering(b"ok")(environ, start_response)
+
+    with serving(app) as client:
+        for _ in range(3):
+            client.get("/a?b=c")
+
+    assert found[0]["REMOTE_PORT"]
+    assert found[1:] == [found[0]] * 2
+
+
+def test_each_request_is_told_what_is_its_own(driver: str) -> None:
+    """Whatever the one before it was, on this connection or another one."""
+    found: list[tuple[Any, ...]] = []
+    names = ("REMOTE_PORT", "REQUEST_METHOD", "SERVER_PROTOCOL", "PATH_INFO", "HTTP_USER_AGENT", "HTTP_X_OWN")
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        found.append(tuple(environ.get(name) for name in names))
+        return answering(b"ok")(environ, start_response)
+
+    expected = []
+    with serving(app, loop=driver) as client, contextlib.ExitStack() as stack:
+        address = (client.base_url.host, client.base_url.port)
+        connections = [
+            stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S)) for _ in range(3)
+        ]
+        for method, version, agent in (("GET", "1.1", "one"), ("PUT", "1.1", "two"), ("GET", "1.0", "one")):
+            for n, connection in enumerate(connections):
+                head = f"{method} /{n} HTTP/{version}\r\nHost: a\r\nUser-Agent: {agent}\r\nX-Own: {n}\r\n\r\n"
+                connection.sendall(head.encode())
+                assert connection.recv(65536).startswith(b"HTTP/1.")
+                port = str(connection.getsockname()[1])
+                expected.append((port, method, f"HTTP/{version}", f"/{n}", agent, str(n)))
+
+    assert found == expected
 
 
 def test_a_mount_is_in_script_name() -> None:
@@ -493,6 +538,51 @@ def test_text_is_no_content(caplog: pytest.LogCaptureFixture) -> None:
     assert "a WSGI app gives bytes, found str (PEP 3333)" in caplog.text
 
 
+def test_text_outside_of_ascii_is_iso_8859_1_however_often_it_is_said() -> None:
+    app = answering(b"a", headers=[("Content-Type", "text/\u00e4"), ("Server", "\u00c3\u00a4")])
+
+    with serving(app) as client:
+        for _ in range(3):
+            found = asked(client, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert b"content-type: text/\xe4\r\n" in found
+            assert b"server: \xc3\xa4\r\n" in found
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([b"abcd"], "1 bytes more than"),
+        ([b"ab", b"cd"], "1 bytes more than"),
+        ([b"ab"], "1 bytes less than"),
+        ([b"a", b"b"], "1 bytes less than"),
+    ],
+    ids=["more", "more in the end", "less", "less in the end"],
+)
+def test_a_declared_length_is_to_be_kept(
+    chunks: list[bytes], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(answering(*chunks, headers=[("Content-Length", "3")])) as client:
+        if len(chunks) == 1:
+            assert client.get("/").status_code == 500
+        else:
+            with pytest.raises(httpx.RemoteProtocolError):
+                client.get("/")
+
+    assert f"the app sends {message} its content-length says" in caplog.text
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_a_status_without_content_gets_none(status: str) -> None:
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        start_response(status, [])
+        return [b"ignored"]
+
+    with serving(app) as client:
+        for _ in range(2):
+            response = client.get("/")
+            assert (response.status_code, response.content) == (int(status[:3]), b"")
+
+
 def test_fields_of_the_connection_are_the_servers() -> None:
     with serving(
         answering(b"a", headers=[("Connection", "close"), ("Transfer-Encoding", "x"), ("A", "b")])
@@ -571,6 +661,52 @@ def test_hints_are_sent_ahead_where_they_can_be() -> None:
             assert second.get("/").text == "ok"
 
     assert offered == [False, True]
+
+
+def test_hints_are_on_the_wire() -> None:
+    hinting = [("Link", "</a.css>; rel=preload"), ("Link", "</b.js>; rel=preload")]
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        environ["wsgi.early_hints"](hinting)
+        return answering(b"ok")(environ, start_response)
+
+    with serving(app, h1_early_hints=True) as client:
+        found = asked(client, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.base_url.port is not None
+        with Peer(client.base_url.port) as peer:
+            peer.get("/")
+            events = peer.events(until=1)
+
+    (hint,) = (event for event in events if isinstance(event, h2.events.InformationalResponseReceived))
+    assert hint.headers == [(":status", "103"), *((name.lower(), value) for name, value in hinting)]
+    assert found.startswith(
+        b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>; rel=preload\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\n"
+    )
+
+
+def test_a_file_is_closed_when_its_client_leaves(driver: str) -> None:
+    class File(io.BytesIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.closed_once = threading.Event()
+
+        def read(self, size: Any = -1) -> bytes:
+            return b"x" * 65536
+
+        def close(self) -> None:
+            self.closed_once.set()
+
+    file = File()
+
+    def app(environ: Environ, start_response: Start) -> Any:
+        start_response("200 OK", TEXT)
+        return environ["wsgi.file_wrapper"](file)
+
+    with serving(app, loop=driver) as client:
+        with client.stream("GET", "/") as response:
+            next(response.iter_raw())
+        assert file.closed_once.wait(PATIENCE_S)
 
 
 def test_nothing_is_left_open(tmp_path: pathlib.Path) -> None:

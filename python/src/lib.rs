@@ -21,6 +21,7 @@ mod guest;
 #[cfg(unix)]
 mod hangup;
 mod hosting;
+mod interpreter;
 mod json;
 mod log;
 mod onward;
@@ -82,6 +83,7 @@ pub mod _httpy {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::interpreter::require_main()?;
         // What tests for a mapping shall find one.
         PyMapping::register::<Headers>(module.py())?;
         PyMapping::register::<QueryParams>(module.py())?;

@@ -28,7 +28,7 @@ use httpy::{
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError},
-    intern,
+    ffi, intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
@@ -36,8 +36,10 @@ use pyo3::{
 
 use super::{
     Ended, Hosted, Incoming, Outlet, Seen,
+    bound::{self, Method},
     flow::{Piece, Pushed, Room, Slice},
     outlet::{Head, Phase, nobody_reads, too_large},
+    repeats,
 };
 use crate::{
     arriving::{Content, End, Found},
@@ -79,19 +81,20 @@ fn arguments<'py>(
     content: Content,
     outlet: &Arc<Outlet>,
 ) -> PyResult<[Bound<'py, PyAny>; 3]> {
-    let exchange = Arc::new(Exchange {
+    let takes_trailers = seen.supports(Feature::Trailers);
+    let exchange = Exchange {
         outlet: outlet.clone(),
         incoming: Mutex::new(content.into()),
         carrier: seen.exchange.clone(),
-        takes_trailers: seen.supports(Feature::Trailers),
-    });
-    let scope = hosted.scope(py, seen)?;
-    let receive = Bound::new(py, Receive(exchange.clone()))?;
-    let send = Bound::new(py, Send(exchange))?;
-    Ok([scope.into_any(), receive.into_any(), send.into_any()])
+        takes_trailers,
+    };
+    let exchange = Bound::new(py, exchange)?;
+    let scope = hosted.scope_with(py, seen, takes_trailers)?;
+    Ok([scope.into_any(), RECEIVE.bind(&exchange)?, SEND.bind(&exchange)?])
 }
 
-/// One request, between the app and the carrier.
+/// One request, between the app and the carrier. Python sees its `receive` and its `send`.
+#[pyclass(frozen, module = "httpy._httpy", name = "_Exchange")]
 struct Exchange {
     outlet: Arc<Outlet>,
     incoming: Mutex<Incoming>,
@@ -101,20 +104,19 @@ struct Exchange {
 
 // -- receive ---------------------------------------------------------------------------------------------------------
 
-/// `receive`.
-#[pyclass(frozen, module = "httpy._httpy", name = "_Receive")]
-struct Receive(Arc<Exchange>);
+static RECEIVE: Method = Method::of_none(c"receive", receive);
 
-#[pymethods]
-impl Receive {
-    fn __call__(&self) -> Receiving {
-        Receiving(self.0.clone())
-    }
+unsafe extern "C" fn receive(exchange: *mut ffi::PyObject, none: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let begin = |exchange: &Bound<'_, Exchange>, _: Option<&Bound<'_, PyAny>>| {
+        Py::new(exchange.py(), Receiving(exchange.clone().unbind())).map(Py::into_any)
+    };
+    // SAFETY: CPython calls it.
+    unsafe { bound::call(exchange, none, begin) }
 }
 
 /// The next message from the client, to be awaited.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Receiving")]
-struct Receiving(Arc<Exchange>);
+struct Receiving(Py<Exchange>);
 
 #[pymethods]
 impl Receiving {
@@ -127,11 +129,11 @@ impl Receiving {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.receive_step(py)
+        self.0.get().receive_step(py)
     }
 
     fn send<'py>(&self, py: Python<'py>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.receive_step(py)
+        self.0.get().receive_step(py)
     }
 
     #[pyo3(signature = (error, _value=None, _traceback=None))]
@@ -247,19 +249,16 @@ fn disconnect_message(py: Python<'_>) -> PyResult<PyErr> {
 
 // -- send ------------------------------------------------------------------------------------------------------------
 
-/// `send`.
-#[pyclass(frozen, module = "httpy._httpy", name = "_Send")]
-struct Send(Arc<Exchange>);
+static SEND: Method = Method::of_one(c"send", send);
 
-#[pymethods]
-impl Send {
-    #[pyo3(signature = (message, /))]
-    fn __call__(&self, py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match self.0.send(py, message)? {
-            Some(room) => Ok(room.into_any()),
-            None => done(py),
-        }
-    }
+unsafe extern "C" fn send(exchange: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let take = |exchange: &Bound<'_, Exchange>, message: Option<&Bound<'_, PyAny>>| {
+        let py = exchange.py();
+        let room = message.map(|message| exchange.get().send(py, message)).transpose()?.flatten();
+        room.map_or_else(|| done(py), |room| Ok(room.into_any()))
+    };
+    // SAFETY: CPython calls it.
+    unsafe { bound::call(exchange, message, take) }
 }
 
 /// What there is to await where nothing has to wait. One for all: it has no state.
@@ -268,8 +267,11 @@ struct Done;
 
 #[pymethods]
 impl Done {
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
+    /// An iterator of Python's own, which is at its end: that costs less than to ask us.
+    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        static END: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let end = || PyTuple::empty(py).try_iter().map(|end| end.into_any().unbind());
+        Ok(END.get_or_try_init(py, end)?.clone_ref(py))
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
@@ -491,6 +493,7 @@ fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<HeaderM
     let mut fields = HeaderMap::new();
     let Some(headers) = message.get_item(intern!(py, "headers"))? else { return Ok(fields) };
     if let Ok(list) = headers.cast::<PyList>() {
+        fields.reserve(list.len());
         for pair in list.iter() {
             read_field(&mut fields, &pair)?;
         }
@@ -514,11 +517,19 @@ fn read_field(fields: &mut HeaderMap, pair: &Bound<'_, PyAny>) -> PyResult<()> {
         let found = name.get_type().fully_qualified_name()?;
         return Err(PyTypeError::new_err(format!("header names are bytes, found {found}: {}", name.repr()?)));
     };
-    let name = HeaderName::from_bytes(bytes.as_bytes()).map_err(|_| {
-        let name = String::from_utf8_lossy(bytes.as_bytes());
+    let said = bytes.as_bytes();
+    if let Ok(value) = value.cast::<PyBytes>()
+        && let Some((name, value)) = repeats::find_field(said, value.as_bytes())
+    {
+        fields.append(name, value);
+        return Ok(());
+    }
+    let name = HeaderName::from_bytes(said).map_err(|_| {
+        let name = String::from_utf8_lossy(said);
         PyValueError::new_err(format!("header name {name:?} is not a token (RFC 9110 §5.6.2)"))
     })?;
     let value = read_value(&name, &value)?;
+    repeats::keep_field((said, value.as_bytes()), &name, &value);
     fields.append(name, value);
     Ok(())
 }

@@ -6,10 +6,10 @@
 //!    a proxy that takes away the one lets the other pass. So is `Proxy`, which looks like a setting in the environment
 //!    (CVE-2016-1000110).
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, header};
-use httpy::message::{self, Feature};
+use httpy::message::{self, Feature, Peer};
 use percent_encoding::percent_decode_str;
 use pyo3::{
     exceptions::PyTypeError,
@@ -19,11 +19,21 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 
-use super::{Hosted, Seen, scope, wsgi::Input};
+use super::{
+    Hosted, Seen,
+    repeats::{Connections, Fields, Keys},
+    scope,
+    wsgi::Input,
+};
 use crate::{arriving::Content, fields};
 
 /// What is the same in each environ of an app.
-pub(super) struct Template(Py<PyDict>);
+pub(super) struct Template {
+    environ: Py<PyDict>,
+    connections: Connections,
+    keys: Keys,
+    fields: Fields<PyString>,
+}
 
 impl Template {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
@@ -43,15 +53,38 @@ impl Template {
         environ.set_item("wsgi.file_wrapper", py.get_type::<super::wsgi::FileWrapper>())?;
         // Content ends by itself, whatever its length was said to be, or not.
         environ.set_item("wsgi.input_terminated", true)?;
-        Ok(Self(environ.unbind()))
+        let environ = environ.unbind();
+        Ok(Self { environ, connections: Connections::new(), keys: Keys::new(), fields: Fields::new() })
+    }
+
+    /// What is the same in each environ of a connection.
+    fn of_connection<'py>(&self, py: Python<'py>, peer: &Peer) -> PyResult<Bound<'py, PyDict>> {
+        self.connections.dict(py, peer, || {
+            let environ = self.environ.bind(py).copy()?;
+            let host = |address: SocketAddr| address.ip().to_canonical().to_string();
+            let default = if peer.is_tls { 443 } else { 80 };
+            let (name, port) =
+                peer.server.map_or_else(|| ("localhost".to_owned(), default), |server| (host(server), server.port()));
+            environ.set_item(intern!(py, "SERVER_NAME"), name)?;
+            environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
+            if let Some(client) = peer.client {
+                environ.set_item(intern!(py, "REMOTE_ADDR"), host(client))?;
+                environ.set_item(intern!(py, "REMOTE_PORT"), client.port().to_string())?;
+            }
+            if peer.is_tls {
+                environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+                environ.set_item("HTTPS", "on")?;
+            }
+            Ok(environ)
+        })
     }
 }
 
 impl Hosted {
     /// The environ of a request, but for `wsgi.input`.
     pub(super) fn environ<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.environ.0.bind(py).copy()?;
-        fill(&environ, seen, self.context.root_path())?;
+        let environ = self.environ.of_connection(py, seen.peer)?.copy()?;
+        fill(&self.environ, &environ, seen, self.context.root_path())?;
         Ok(environ)
     }
 }
@@ -59,14 +92,15 @@ impl Hosted {
 /// The environ of a request to a handler, for what is made for WSGI: WebOb's requests, Werkzeug's.
 pub(crate) fn environ_of(py: Python<'_>, seen: &Seen<'_>, before: &str, content: Content) -> PyResult<Py<PyAny>> {
     static TEMPLATE: PyOnceLock<Template> = PyOnceLock::new();
-    let environ = TEMPLATE.get_or_try_init(py, || Template::new(py))?.0.bind(py).copy()?;
-    fill(&environ, seen, before)?;
+    let template = TEMPLATE.get_or_try_init(py, || Template::new(py))?;
+    let environ = template.of_connection(py, seen.peer)?.copy()?;
+    fill(template, &environ, seen, before)?;
     environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(content, None))?)?;
     Ok(environ.into_any().unbind())
 }
 
 /// Fills in what a request says.
-fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<()> {
+fn fill(template: &Template, environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<()> {
     let py = environ.py();
     let (root, path) = seen.uri.path().split_at(seen.root_len);
     environ.set_item(intern!(py, "REQUEST_METHOD"), scope::method(py, seen.method))?;
@@ -81,45 +115,26 @@ fn fill(environ: &Bound<'_, PyDict>, seen: &Seen<'_>, before: &str) -> PyResult<
         "1.0" => environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?,
         version => environ.set_item(intern!(py, "SERVER_PROTOCOL"), format!("HTTP/{version}"))?,
     }
-    let default = if seen.peer.is_tls { 443 } else { 80 };
-    let (name, port) = match seen.peer.server {
-        Some(address) => (text_of(address.ip()), address.port()),
-        None => ("localhost".to_owned(), default),
-    };
-    environ.set_item(intern!(py, "SERVER_NAME"), name)?;
-    environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
-    if let Some(client) = seen.peer.client {
-        environ.set_item(intern!(py, "REMOTE_ADDR"), text_of(client.ip()))?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), client.port().to_string())?;
-    }
-    if seen.peer.is_tls {
-        environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
-        environ.set_item("HTTPS", "on")?;
-    }
     if let Some(host) = scope::missing_host(seen) {
         environ.set_item("HTTP_HOST", fields::value_text(&host))?;
     }
     for name in seen.headers.keys() {
-        let key = match *name {
-            header::HOST => intern!(py, "HTTP_HOST").clone(),
-            header::ACCEPT => intern!(py, "HTTP_ACCEPT").clone(),
-            header::USER_AGENT => intern!(py, "HTTP_USER_AGENT").clone(),
-            header::COOKIE => intern!(py, "HTTP_COOKIE").clone(),
-            ref name => match key_of(name) {
-                Some(key) => PyString::new(py, &key),
-                None => continue,
-            },
+        let Some(key) = template.keys.find_object(py, name, || Some(PyString::new(py, &key_of(name)?))) else {
+            continue;
         };
-        environ.set_item(key, joined(seen.headers, name))?;
+        let mut lines = seen.headers.get_all(name).iter();
+        match (lines.next(), lines.next()) {
+            (Some(line), None) => {
+                let make = || Ok(PyString::new(py, &fields::value_text(line)));
+                environ.set_item(key, template.fields.object(py, name, line, make)?)?;
+            }
+            _ => environ.set_item(key, joined(seen.headers, name))?,
+        }
     }
     if seen.supports(Feature::EarlyHints) {
         environ.set_item("wsgi.early_hints", EarlyHints(seen.exchange.clone()))?;
     }
     Ok(())
-}
-
-fn text_of(address: IpAddr) -> String {
-    address.to_canonical().to_string()
 }
 
 /// A part of a path as a native string. Rule 1.

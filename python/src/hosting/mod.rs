@@ -6,12 +6,14 @@
 //! ```
 //!
 //! `scope.rs` and `environ.rs` say what an app is told, `asgi.rs` and `wsgi.rs` how it says its response, `outlet.rs` what
-//! becomes of that, `flow.rs` how it gets to the carrier.
+//! becomes of that, `flow.rs` how it gets to the carrier. `repeats.rs` has what most requests have in common.
 
 mod asgi;
+mod bound;
 mod environ;
 mod flow;
 mod outlet;
+mod repeats;
 mod scope;
 mod wsgi;
 

@@ -18,7 +18,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use httpy::{Body, Response};
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyValueError},
@@ -138,8 +138,7 @@ impl Outlet {
     /// # Errors
     /// `ValueError` for a length that is none.
     pub(super) fn start(&self, mut head: Head) -> PyResult<()> {
-        head.headers.remove(header::TRANSFER_ENCODING);
-        let left = declared_length(&head.headers)?;
+        let left = declared_length(&mut head.headers)?;
         let mut state = self.lock();
         state.is_bare = self.is_head
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
@@ -270,7 +269,7 @@ impl Outlet {
     pub(super) fn give(&self, py: Python<'_>) {
         let mut state = self.lock();
         let begun = state.begun.take();
-        let is_complete = state.phase == Phase::Complete;
+        let leaving = if state.phase == Phase::Complete { std::mem::take(&mut state.leaving) } else { Vec::new() };
         let given = match state.watch.take() {
             Some(watch) => match state.response.take() {
                 Some(response) => Some((watch, response)),
@@ -288,9 +287,7 @@ impl Outlet {
         if let Some(begun) = begun {
             self.resolve_begun(py, begun);
         }
-        if is_complete {
-            self.tell_leaving(Some(py));
-        }
+        leaving.iter().for_each(|future| resolve(future.bind(py)));
     }
 
     /// The same from a pool thread.
@@ -500,16 +497,30 @@ impl http_body::Body for EndedBody {
     }
 }
 
-/// What `Content-Length` says.
-fn declared_length(headers: &HeaderMap) -> PyResult<Option<u64>> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(line) = lines.next() else { return Ok(None) };
-    let length = line.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    match length.and_then(|text| text.parse::<u64>().ok()) {
-        Some(length) if lines.all(|other| other == line) => Ok(Some(length)),
-        Some(_) => Err(PyValueError::new_err("content-length is said twice, and not the same")),
-        None => Err(PyValueError::new_err(format!("content-length is a number of bytes, found {line:?}"))),
+/// Takes `Transfer-Encoding`, which is the server's, away, and returns what `Content-Length` says.
+fn declared_length(headers: &mut HeaderMap) -> PyResult<Option<u64>> {
+    let (mut length, mut has_coding) = (None, false);
+    // All of them, once: for the few fields that a response has, that is less than to look for two.
+    for (name, value) in &*headers {
+        if *name == header::CONTENT_LENGTH {
+            let found = read_length(value)?;
+            if length.replace(found).is_some_and(|other| other != found) {
+                return Err(PyValueError::new_err("content-length is said twice, and not the same"));
+            }
+        }
+        has_coding |= *name == header::TRANSFER_ENCODING;
     }
+    if has_coding {
+        headers.remove(header::TRANSFER_ENCODING);
+    }
+    Ok(length)
+}
+
+fn read_length(value: &HeaderValue) -> PyResult<u64> {
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|text| text.parse::<u64>().ok())
+        .ok_or_else(|| PyValueError::new_err(format!("content-length is a number of bytes, found {value:?}")))
 }
 
 /// The response of a hosted app, for middleware to await.

@@ -1,13 +1,9 @@
 //! What an ASGI app is told of a request (ASGI 3.0, HTTP specification 2.5).
 
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    sync::{Mutex, OnceLock, PoisonError},
-};
+use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
-use http::{HeaderValue, Method, Version, header};
-use httpy::message::{Feature, TlsSession};
+use http::{HeaderName, HeaderValue, Method, Version, header};
+use httpy::message::{Feature, Peer, TlsSession};
 use percent_encoding::percent_decode_str;
 use pyo3::{
     intern,
@@ -15,21 +11,25 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyString, PyTuple},
 };
 
-use super::{Hosted, Seen};
+use super::{
+    Hosted, Seen,
+    repeats::{Connections, Fields},
+};
 
 /// The version of the HTTP specification that is kept.
 const SPEC_VERSION: &str = "2.5";
 
 /// What is the same in each scope of an app.
 pub(super) struct Template {
-    /// Every key, so that a copy has room for all of them.
+    /// Every key, so that a copy has room for all of them, with what most requests have: setting an item costs more than
+    /// seeing that it need not be.
     scope: Py<PyDict>,
     asgi: Py<PyDict>,
     is_debug: bool,
     /// The extensions that [`EXTENSIONS`] has, by which of them there are.
     extensions: [OnceLock<Py<PyDict>>; 8],
-    /// The address of the last request's listener: nearly always the next one's too.
-    server: Mutex<Option<(SocketAddr, Py<PyTuple>)>>,
+    connections: Connections,
+    fields: Fields<PyTuple>,
 }
 
 /// What depends on the request.
@@ -46,31 +46,46 @@ impl Template {
         asgi.set_item("spec_version", SPEC_VERSION)?;
         let scope = PyDict::new(py);
         scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
-        for key in [
-            intern!(py, "asgi"),
-            intern!(py, "http_version"),
-            intern!(py, "server"),
-            intern!(py, "client"),
-            intern!(py, "scheme"),
-            intern!(py, "method"),
-            intern!(py, "root_path"),
-            intern!(py, "path"),
-            intern!(py, "raw_path"),
-            intern!(py, "query_string"),
-            intern!(py, "headers"),
-            intern!(py, "state"),
-            intern!(py, "extensions"),
-        ] {
-            scope.set_item(key, py.None())?;
-        }
+        scope.set_item(intern!(py, "asgi"), py.None())?;
+        scope.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
+        scope.set_item(intern!(py, "server"), py.None())?;
+        scope.set_item(intern!(py, "client"), py.None())?;
+        scope.set_item(intern!(py, "scheme"), intern!(py, "http"))?;
+        scope.set_item(intern!(py, "method"), intern!(py, "GET"))?;
+        scope.set_item(intern!(py, "root_path"), "")?;
+        scope.set_item(intern!(py, "path"), py.None())?;
+        scope.set_item(intern!(py, "raw_path"), py.None())?;
+        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, b""))?;
+        scope.set_item(intern!(py, "headers"), py.None())?;
+        scope.set_item(intern!(py, "state"), py.None())?;
+        scope.set_item(intern!(py, "extensions"), py.None())?;
         let extensions = [const { OnceLock::new() }; 8];
-        Ok(Self { scope: scope.unbind(), asgi: asgi.unbind(), is_debug, extensions, server: Mutex::new(None) })
+        let (scope, asgi) = (scope.unbind(), asgi.unbind());
+        Ok(Self { scope, asgi, is_debug, extensions, connections: Connections::new(), fields: Fields::new() })
     }
 
-    fn extensions<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
+    /// What is the same in each scope of a connection.
+    fn of_connection<'py>(&self, py: Python<'py>, peer: &Peer) -> PyResult<Bound<'py, PyDict>> {
+        self.connections.dict(py, peer, || {
+            let scope = self.scope.bind(py).copy()?;
+            if let Some(server) = peer.server {
+                scope.set_item(intern!(py, "server"), pair(py, server)?)?;
+            }
+            if let Some(client) = peer.client {
+                scope.set_item(intern!(py, "client"), pair(py, client)?)?;
+            }
+            if peer.is_tls {
+                scope.set_item(intern!(py, "scheme"), intern!(py, "https"))?;
+            }
+            Ok(scope)
+        })
+    }
+
+    fn extensions<'py>(&self, py: Python<'py>, seen: &Seen<'_>, takes_trailers: bool) -> PyResult<Bound<'py, PyDict>> {
         let mut which = 0;
         for (bit, (_, feature)) in EXTENSIONS.iter().enumerate() {
-            which |= usize::from(seen.supports(*feature)) << bit;
+            let has = if *feature == Feature::Trailers { takes_trailers } else { seen.supports(*feature) };
+            which |= usize::from(has) << bit;
         }
         let place = &self.extensions[which];
         let known = match place.get() {
@@ -96,52 +111,44 @@ impl Template {
         }
         Ok(extensions)
     }
-
-    /// Name and port of the listener.
-    fn server<'py>(&self, py: Python<'py>, address: Option<SocketAddr>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(address) = address else { return Ok(None) };
-        {
-            let known = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((of, pair)) = &*known
-                && *of == address
-            {
-                return Ok(Some(pair.bind(py).clone()));
-            }
-        }
-        let pair = pair(py, address)?;
-        let old = self.server.lock().unwrap_or_else(PoisonError::into_inner).replace((address, pair.clone().unbind()));
-        drop(old);
-        Ok(Some(pair))
-    }
 }
 
 impl Hosted {
-    /// The scope of a request.
-    pub(super) fn scope<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyDict>> {
+    /// The scope of a request. The caller has found out whether the client takes trailers: fields are looked through for that.
+    pub(super) fn scope_with<'py>(
+        &self,
+        py: Python<'py>,
+        seen: &Seen<'_>,
+        takes_trailers: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let template = &self.scope;
-        let scope = template.scope.bind(py).copy()?;
+        let scope = template.of_connection(py, seen.peer)?.copy()?;
         let (before, path) = (self.context.root_path(), seen.uri.path());
         scope.set_item(intern!(py, "asgi"), template.asgi.bind(py).copy()?)?;
-        scope.set_item(intern!(py, "http_version"), interned_version(py, seen))?;
-        scope.set_item(intern!(py, "server"), template.server(py, seen.peer.server)?)?;
-        if let Some(client) = seen.peer.client {
-            scope.set_item(intern!(py, "client"), pair(py, client)?)?;
+        match seen.http_version() {
+            "1.1" => {}
+            version => scope.set_item(intern!(py, "http_version"), version)?,
         }
-        let scheme = if seen.peer.is_tls { intern!(py, "https") } else { intern!(py, "http") };
-        scope.set_item(intern!(py, "scheme"), scheme)?;
-        scope.set_item(intern!(py, "method"), method(py, seen.method))?;
+        if *seen.method != Method::GET {
+            scope.set_item(intern!(py, "method"), method(py, seen.method))?;
+        }
         // The whole path, mounts included: so the specification has it, and Starlette and Django take `root_path` off it.
-        scope.set_item(intern!(py, "root_path"), decoded(&[before, &path[..seen.root_len]]))?;
+        let root = &path[..seen.root_len];
+        if !before.is_empty() || !root.is_empty() {
+            scope.set_item(intern!(py, "root_path"), decoded(&[before, root]))?;
+        }
         scope.set_item(intern!(py, "path"), decoded(&[before, path]))?;
         let raw_path = match before {
             "" => PyBytes::new(py, path.as_bytes()),
             before => PyBytes::new(py, [before, path].concat().as_bytes()),
         };
         scope.set_item(intern!(py, "raw_path"), raw_path)?;
-        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, seen.uri.query().unwrap_or("").as_bytes()))?;
-        scope.set_item(intern!(py, "headers"), headers(py, seen)?)?;
+        if let Some(query) = seen.uri.query() {
+            scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query.as_bytes()))?;
+        }
+        scope.set_item(intern!(py, "headers"), headers(py, &template.fields, seen)?)?;
         scope.set_item(intern!(py, "state"), self.context.copy_state(py)?)?;
-        scope.set_item(intern!(py, "extensions"), template.extensions(py, seen)?)?;
+        scope.set_item(intern!(py, "extensions"), template.extensions(py, seen, takes_trailers)?)?;
         Ok(scope)
     }
 }
@@ -162,13 +169,6 @@ pub(super) fn method<'py>(py: Python<'py>, method: &Method) -> Bound<'py, PyStri
     }
 }
 
-fn interned_version<'py>(py: Python<'py>, seen: &Seen<'_>) -> Bound<'py, PyString> {
-    match seen.http_version() {
-        "1.1" => intern!(py, "1.1").clone(),
-        other => PyString::new(py, other),
-    }
-}
-
 fn pair(py: Python<'_>, address: SocketAddr) -> PyResult<Bound<'_, PyTuple>> {
     (address.ip().to_canonical().to_string(), address.port()).into_pyobject(py)
 }
@@ -179,21 +179,28 @@ pub(super) fn missing_host(seen: &Seen<'_>) -> Option<HeaderValue> {
     HeaderValue::from_str(authority.as_str()).ok()
 }
 
-fn headers<'py>(py: Python<'py>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyList>> {
+fn headers<'py>(py: Python<'py>, known: &Fields<PyTuple>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
+    let append = |name: &HeaderName, value: &HeaderValue| {
+        let make = || {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            PyTuple::new(py, [PyBytes::new(py, name), PyBytes::new(py, value)])
+        };
+        list.append(known.object(py, name, value, make)?)
+    };
     if let Some(host) = missing_host(seen) {
-        list.append((PyBytes::new(py, b"host"), PyBytes::new(py, host.as_bytes())))?;
+        append(&header::HOST, &host)?;
     }
     // Where the host was a pseudo-field it comes first; it is a field of the request by now.
     let is_pseudo = seen.version >= Version::HTTP_2;
     if is_pseudo && let Some(host) = seen.headers.get(header::HOST) {
-        list.append((PyBytes::new(py, b"host"), PyBytes::new(py, host.as_bytes())))?;
+        append(&header::HOST, host)?;
     }
     for (name, value) in seen.headers {
         if is_pseudo && name == header::HOST {
             continue;
         }
-        list.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
+        append(name, value)?;
     }
     Ok(list)
 }

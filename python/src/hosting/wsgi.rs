@@ -25,6 +25,7 @@ use super::{
     Hosted, Incoming, Outlet, Seen, asgi,
     flow::{Piece, Pushed, Slice},
     outlet::{Head, Phase, nobody_reads, too_large},
+    repeats,
 };
 use crate::{
     arriving::{Content, End, Found},
@@ -273,9 +274,17 @@ fn read_headers(headers: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
             let found = found.fully_qualified_name()?;
             return Err(PyTypeError::new_err(format!("names and values of WSGI headers are str, found {found}")));
         };
-        let name: HeaderName = fields::name(&fields::lent(name)?)?;
+        let (said_name, said_value) = (fields::lent(name)?, fields::lent(value)?);
+        let said = (said_name.as_bytes(), said_value.as_bytes());
+        // None of those that are known is the connection's.
+        if let Some((name, value)) = repeats::find_field(said.0, said.1) {
+            read.append(name, value);
+            continue;
+        }
+        let name: HeaderName = fields::name(&said_name)?;
         if !OF_THE_CONNECTION.contains(&name.as_str()) {
-            let value = fields::value(name.as_str(), &fields::lent(value)?)?;
+            let value = fields::value(name.as_str(), &said_value)?;
+            repeats::keep_field(said, &name, &value);
             read.append(name, value);
         }
     }

@@ -871,8 +871,12 @@ class Guest:
         server: tuple[str, int] | None = None,
         is_tls: bool = False,
         has_content: bool = True,
+        subprotocols: Sequence[str] | None = None,
     ) -> _Visit:
-        """Has a request answered. `root_len` is how many bytes of the target the container has taken.
+        """Has a request answered.
+
+        `root_len` is how many bytes of the target the container has taken; `subprotocols` says that it asks for a
+        WebSocket, and may be empty.
 
         Raises:
             ValueError: if it is none.

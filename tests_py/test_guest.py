@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as websocket_connect
 
 import guest_app
 from httpy import App, Server
@@ -30,13 +32,17 @@ CONTAINERS = {
     "uvicorn": ["uvicorn", "guest_app:app", "--port", "{port}", "--log-level", "warning"],
     "hypercorn": ["hypercorn", "guest_app:app", "--bind", "127.0.0.1:{port}"],
     "granian": ["granian", "guest_app:app", "--interface", "asgi", "--port", "{port}", "--no-log"],
+    "uvicorn workers": [
+        *("gunicorn", "guest_app:app", "--bind", "127.0.0.1:{port}"),
+        *("--worker-class", "uvicorn_worker.UvicornWorker", "--log-level", "warning"),
+    ],
     "gunicorn": ["gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}", "--log-level", "warning"],
     "gunicorn threads": [
         *("gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}"),
         *("--threads", "4", "--log-level", "warning"),
     ],
 }
-ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian"]
+ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian", "uvicorn workers"]
 
 
 def is_there(name: str) -> bool:
@@ -189,6 +195,136 @@ def test_a_client_that_leaves_cancels_its_handler(name: str, tmp_path: Path) -> 
             client.request("GET", "/waits")
             container.wait_for("waits")
         container.wait_for("cancelled")
+
+
+# WebSockets
+
+
+def talk(url: str, path: str, *messages: Any, close: Any = (), **options: Any) -> list[Any]:
+    """What comes back for messages, one for each, and then until the end; or the answer to the handshake."""
+    try:
+        with websocket_connect(
+            f"ws{url[4:]}{path}", proxy=None, open_timeout=PATIENCE_S, **options
+        ) as connection:
+            found: list[Any] = [connection.subprotocol]
+            for message in messages:
+                found.append(connection.recv(PATIENCE_S))
+                connection.send(message)
+            if close:
+                found.append(connection.recv(PATIENCE_S))
+                connection.close(*close)
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    found.append(connection.recv(PATIENCE_S))
+            return [*found, connection.close_code, connection.close_reason]
+    except InvalidStatus as refused:
+        response = refused.response
+        return [response.status_code, bytes(response.body or b""), response.headers.get("www-authenticate")]
+
+
+def conversations(url: str) -> dict[str, list[Any]]:
+    """What clients of all WebSockets see."""
+    said = {"q": "a b", "x": "y"}
+    headers = {"X-Header": "value"}
+    return {
+        "echo": talk(url, "/ws/echo/Ada", "text", b"bytes", "x" * 200_000, "", close=(4000, "bye")),
+        "told": talk(
+            url,
+            f"/ws/echo/caf%C3%A9?q={said['q'].replace(' ', '%20')}",
+            subprotocols=["a", "b"],
+            additional_headers=headers,
+            close=(1000, ""),
+        ),
+        "foreign": talk(url, "/foreign/ws", "text", b"bytes", close=(4000, "bye")),
+        "close": talk(url, "/ws/close"),
+        "returns": talk(url, "/ws/returns"),
+        "breaks": talk(url, "/ws/breaks"),
+        "forbidden": talk(url, "/ws/forbidden"),
+        "rejected": talk(url, "/ws/rejected"),
+        "busy": talk(url, "/ws/busy"),
+        "crashes": talk(url, "/ws/crashes"),
+        "nowhere": talk(url, "/ws/nowhere"),
+        "a page": talk(url, "/stream"),
+    }
+
+
+# What these containers tell of the end: Granian no reasons, Hypercorn nothing.
+ENDS = {
+    "granian": ["echo-4000-", "foreign-4000", "close-4001-enough"],
+    "hypercorn": ["echo-1006-", "foreign-1006", "close-4001-enough"],
+}
+
+
+@pytest.fixture(scope="module")
+def own_conversations() -> dict[str, list[Any]]:
+    """What HTTPy's own server says."""
+    with Server(guest_app.app, port=0) as server:
+        return conversations(server.url)
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_websockets_are_there_too(name: str, own_conversations: dict[str, list[Any]], tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        found = conversations(container.url)
+        for event in ENDS.get(name, ["echo-4000-bye", "foreign-4000", "close-4001-enough"]):
+            container.wait_for(event)
+
+    for which, ours in own_conversations.items():
+        if name == "granian" and len(ours) == 3 and isinstance(ours[0], int):
+            # It has no way to say more than no.
+            assert found[which][0] == 403
+        else:
+            assert found[which] == ours, which
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_handlers_on_the_pool_have_websockets_there_too(name: str, tmp_path: Path) -> None:
+    with (
+        contained(name, tmp_path) as container,
+        websocket_connect(f"ws{container.url[4:]}/ws/blocking", proxy=None) as connection,
+    ):
+        for message in ["text", b"bytes"]:
+            connection.send(message)
+            assert connection.recv(PATIENCE_S) == message
+        connection.close()
+        container.wait_for("blocking-1006" if name == "hypercorn" else "blocking-1000")
+
+
+# Granian does not tell.
+@pytest.mark.parametrize("name", [name for name in ASGI_CONTAINERS if name != "granian"])
+def test_a_client_that_leaves_before_it_is_answered_cancels_its_handler_there_too(
+    name: str, tmp_path: Path
+) -> None:
+    handshake = (
+        b"GET /ws/waits HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with contained(name, tmp_path) as container:
+        with socket.create_connection(("127.0.0.1", httpx.URL(container.url).port), PATIENCE_S) as connection:
+            connection.sendall(handshake)
+            container.wait_for("ws-waits")
+        container.wait_for("ws-cancelled")
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_a_slow_client_is_waited_for_there_too(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        with websocket_connect(f"ws{container.url[4:]}/ws/flood", proxy=None, max_queue=1) as connection:
+            connection.recv(PATIENCE_S)
+            events = container.events.read_text().split()
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        container.wait_for("flood-some")
+
+    assert "flood-all" not in events
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_a_container_that_stops_tells_websockets(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        with websocket_connect(f"ws{container.url[4:]}/ws/echo/Ada", proxy=None) as connection:
+            connection.recv(PATIENCE_S)
+            container.stop()
+        assert "shutdown" in container.wait_for("shutdown")
 
 
 # Without a container

@@ -108,9 +108,9 @@ impl PyLine {
         Bound::new(py, Wait::new(What::Incoming(self.0.clone()))).map(Bound::into_any)
     }
 
-    /// It has ended so, for the handler. The first end counts.
+    /// It has ended so, for a handler that has not closed it. The first end counts.
     #[pyo3(signature = (code, reason, /))]
     fn end(&self, code: u16, reason: String) {
-        self.0.relay.end(Close::new(code, reason));
+        self.0.relay.end(self.0.closed.get().cloned().unwrap_or_else(|| Close::new(code, reason)));
     }
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, Optional
 
@@ -69,6 +69,10 @@ class Case(NamedTuple):
     """What client and app have seen with uvicorn, and with HTTPy, and why that is not the same."""
 
 
+BEGUN = threading.Event()
+"""Whether an app was told of the connection that is observed."""
+
+
 class Hosted:
     """An app in one of the servers: it is told of connections, one at a time, and of nothing else."""
 
@@ -86,6 +90,7 @@ class Hosted:
                 raise NotImplementedError
             return await self.lifespan(scope, receive, send)
         told = Told(receive, send)
+        BEGUN.set()
         try:
             await self.app(told)
         finally:
@@ -94,8 +99,8 @@ class Hosted:
 
 
 @contextlib.contextmanager
-def in_httpy(app: Any, lifespan: str = "off") -> Iterator[int]:
-    with Server(ASGI(app, lifespan=lifespan), port=0) as server:
+def in_httpy(app: Any, lifespan: str = "off", loop: str = "auto") -> Iterator[int]:
+    with Server(ASGI(app, lifespan=lifespan), port=0, loop=loop) as server:
         yield server.port
 
 
@@ -103,20 +108,23 @@ def in_httpy(app: Any, lifespan: str = "off") -> Iterator[int]:
 def in_uvicorn(app: Any, lifespan: str = "off") -> Iterator[int]:
     config = uvicorn.Config(app, port=0, lifespan=lifespan, log_config=None, access_log=False)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+
+    def run() -> None:
+        # One that can't start ends its thread with 3.
+        with contextlib.suppress(SystemExit):
+            server.run()
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         while not server.started:
             if not thread.is_alive():
                 raise RuntimeError("uvicorn does not start")
-            time.sleep(0.005)
+            thread.join(0.005)
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(PATIENCE_S)
-
-
-SERVERS = {"uvicorn": in_uvicorn, "httpy": in_httpy}
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
@@ -188,7 +196,7 @@ def over_http(request: bytes, leave: bool = False) -> Client:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
             connection.sendall(request)
             if leave:
-                time.sleep(0.05)
+                assert BEGUN.wait(PATIENCE_S)
                 return "left"
             found = b""
             with contextlib.suppress(ConnectionResetError):
@@ -424,6 +432,18 @@ async def waits(told: Told) -> None:
     await told.tries(*OK[:1], **OK[1])
 
 
+async def streams(told: Told) -> None:
+    """Sends until it learns that nobody reads."""
+    await told.receive()
+    await told.send(OK[0], **OK[1])
+    listening = asyncio.ensure_future(told.receive())
+    while not listening.done():
+        await told.tries("http.response.body", body=b"x" * 65536, more_body=True)
+        await asyncio.sleep(0)
+    # How often it has tried is a matter of luck.
+    told.events = [*told.events[:1], listening.result()["type"]]
+
+
 async def listens_behind(told: Told) -> None:
     await told.receive()
     await told.send(OK[0], **OK[1])
@@ -481,6 +501,19 @@ HTTP = [
             "nothing is sent before there is content, so that an error can still be",
         ),
     ),
+    Case(
+        "an end behind the start of a response",
+        responds(OK),
+        GET,
+        (
+            ((200, b"", False), [REQUEST]),
+            ((500, b"...", True), [REQUEST]),
+            "nothing is sent before there is content, so that an error can still be",
+        ),
+    ),
+    Case("a failure behind a whole response", responds(OK, LAST, fails=True), GET),
+    Case("an app that does not read", responds(OK, LAST, reads=False), GET),
+    Case("a status of no great use", responds(("http.response.start", {"status": 418}), LAST), GET),
     Case("starting twice", responds(OK, OK, LAST), GET),
     Case("content before the start", responds(LAST, OK, LAST), GET),
     Case("content behind the end", responds(OK, LAST, LAST), GET),
@@ -504,7 +537,8 @@ HTTP = [
             "it is known before anything is sent",
         ),
     ),
-    Case("a message of no known type", responds(("http.other", {}), OK, ("http.other", {}), LAST), GET),
+    Case("a message of HTTP that is none", responds(("http.other", {}), OK, ("http.other", {}), LAST), GET),
+    Case("a client that leaves within a response", streams, over_http(asking(), leave=True)),
     Case(
         "a client that leaves",
         waits,
@@ -518,20 +552,35 @@ HTTP = [
 ]
 
 
-def observed(server: str, case: Case) -> Any:
+def observed(serving: Any, case: Case) -> Any:
     """What a client has seen of an app, and the app of it."""
     hosted = Hosted(case.app)
-    with SERVERS[server](hosted) as port:
+    BEGUN.clear()
+    with serving(hosted) as port:
         seen = case.client(port)
         assert hosted.done.wait(PATIENCE_S), "the app has not ended"
     return seen, hosted.told
 
 
-@pytest.mark.parametrize("case", [*WEBSOCKETS, *HTTP], ids=lambda case: case.name.replace(" ", "-"))
-def test_clients_and_apps_see_the_same(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+assert len({case.name for case in [*WEBSOCKETS, *HTTP]}) == len(WEBSOCKETS) + len(HTTP), (
+    "a name is there twice"
+)
+CASES = {case.name.replace(" ", "-"): case for case in [*WEBSOCKETS, *HTTP]}
+
+
+@functools.cache
+def observed_in_uvicorn(name: str) -> Any:
+    """Once for all drivers."""
+    return observed(in_uvicorn, CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_clients_and_apps_see_the_same(name: str, driver: str, caplog: pytest.LogCaptureFixture) -> None:
+    case = CASES[name]
     caplog.set_level(logging.CRITICAL)
 
-    theirs, ours = observed("uvicorn", case), observed("httpy", case)
+    theirs = observed_in_uvicorn(name)
+    ours = observed(functools.partial(in_httpy, loop=driver), case)
 
     if case.differs is None:
         assert ours == theirs
@@ -539,3 +588,89 @@ def test_clients_and_apps_see_the_same(case: Case, caplog: pytest.LogCaptureFixt
         expected_theirs, expected_ours, _ = case.differs
         assert theirs == expected_theirs
         assert ours == expected_ours
+
+
+# -- a server that stops -----------------------------------------------------------------------------------------------
+
+
+def stopped(serving: Any) -> Any:
+    """How a WebSocket ends with its server: for the client, and for the app."""
+    hosted = Hosted(talks(ACCEPT, HI, listens=1))
+    with contextlib.ExitStack() as stack:
+        with serving(hosted) as port:
+            connection = stack.enter_context(connect(f"ws://127.0.0.1:{port}/", proxy=None))
+            connection.recv(PATIENCE_S)
+        with pytest.raises(ConnectionClosed):
+            connection.recv(PATIENCE_S)
+        assert hosted.done.wait(PATIENCE_S)
+        return connection.close_code, hosted.told
+
+
+def test_a_server_that_stops_tells_both_sides(caplog: pytest.LogCaptureFixture) -> None:
+    """With 1001, of which RFC 6455 section 7.4.1 says that it is for this; uvicorn says 1012."""
+    caplog.set_level(logging.CRITICAL)
+
+    assert stopped(in_uvicorn) == (1012, [CONNECT, disconnect(1012)])
+    assert stopped(in_httpy) == (1001, [CONNECT, disconnect(1001, "the server stops")])
+
+
+# -- lifespan ----------------------------------------------------------------------------------------------------------
+
+
+def lives(*messages: str, fails: str = "") -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """Says these in answer to startup and shutdown, and fails behind one of them, or before all."""
+
+    async def lifespan(scope: Message, receive: Any, send: Any) -> None:
+        if fails == "first":
+            raise ValueError("of its own")
+        for message in messages:
+            await receive()
+            await send({"type": f"lifespan.{message}"})
+            if fails == message:
+                raise ValueError("of its own")
+
+    return lifespan
+
+
+BOTH = ("startup.complete", "shutdown.complete")
+LIFESPANS: list[tuple[str, str, Callable[[Any, Any, Any], Awaitable[None]]]] = [
+    ("takes part", "on", lives(*BOTH)),
+    ("takes part by itself", "auto", lives(*BOTH)),
+    ("raises before it answers", "auto", lives(fails="first")),
+    ("raises before it answers, and has to take part", "on", lives(fails="first")),
+    ("returns before it answers", "auto", lives()),
+    ("says that it has failed", "auto", lives("startup.failed")),
+    ("says that it has failed, and has to take part", "on", lives("startup.failed")),
+    ("says that it has failed, and raises", "auto", lives("startup.failed", fails="startup.failed")),
+    ("raises once it has started", "auto", lives("startup.complete", fails="startup.complete")),
+    ("raises behind everything", "auto", lives(*BOTH, fails="shutdown.complete")),
+    ("says something else", "auto", lives("other")),
+]
+
+
+def life(serving: Any, mode: str, lifespan: Callable[[Any, Any, Any], Awaitable[None]]) -> Any:
+    """Whether an app is served, and what its lifespan has heard."""
+    heard: list[str] = []
+
+    async def telling(scope: Message, receive: Any, send: Any) -> None:
+        async def tell() -> Message:
+            message: Message = await receive()
+            heard.append(message["type"])
+            return message
+
+        scope["state"]["made"] = "at startup"
+        await lifespan(scope, tell, send)
+
+    hosted = Hosted(responds(OK, LAST), telling)
+    with contextlib.suppress(RuntimeError, ValueError), serving(hosted, lifespan=mode) as port:
+        return GET(port), heard
+    return "not served", heard
+
+
+@pytest.mark.parametrize(("what", "mode", "lifespan"), LIFESPANS, ids=[what for what, _, _ in LIFESPANS])
+def test_lifespan_is_the_same(
+    what: str, mode: str, lifespan: Any, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+    assert life(functools.partial(in_httpy, loop=driver), mode, lifespan) == life(in_uvicorn, mode, lifespan)

@@ -40,6 +40,7 @@ class Told:
         message: Message = await asyncio.wait_for(self._receive(), PATIENCE_S)
         shown = {name: value for name, value in message.items() if value not in (None, "", b"", False)}
         self.events.append(shown)
+        BEGUN.set()
         return message
 
     async def send(self, kind: str, **message: Any) -> None:
@@ -70,7 +71,7 @@ class Case(NamedTuple):
 
 
 BEGUN = threading.Event()
-"""Whether an app was told of the connection that is observed."""
+"""Whether an app was told something of the connection that is observed."""
 
 
 class Hosted:
@@ -90,7 +91,6 @@ class Hosted:
                 raise NotImplementedError
             return await self.lifespan(scope, receive, send)
         told = Told(receive, send)
-        BEGUN.set()
         try:
             await self.app(told)
         finally:

@@ -416,6 +416,8 @@ class WebSocket(AsyncIterator[Union[str, bytes]]):
     def ping(self, data: Union[str, bytes, bytearray, memoryview, None] = None, /) -> Awaitable[None]:
         """Sends a ping (RFC 6455 §5.5.2). Clients answer by themselves; nobody waits for that.
 
+        Inside of another server, whose own pings are, nothing is sent.
+
         Raises:
             WebSocketDisconnect: as `send`.
             ValueError: if it has more than 125 bytes.
@@ -574,6 +576,8 @@ class BlockingWebSocket(Iterator[Union[str, bytes]]):
         """
     def ping(self, data: Union[str, bytes, bytearray, memoryview, None] = None, /) -> None:
         """Sends a ping (RFC 6455 §5.5.2). Clients answer by themselves; nobody waits for that.
+
+        Inside of another server, whose own pings are, nothing is sent.
 
         Raises:
             WebSocketDisconnect: as `send`.

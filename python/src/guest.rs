@@ -78,8 +78,10 @@ impl Guest {
         Ok(Self { runtime, home, stack: Stack::new(Vec::new(), handler) })
     }
 
-    /// Has a request answered. `root_len` is how many bytes of the target the container has taken; `subprotocols` says that it
-    /// asks for a WebSocket, and may be empty.
+    /// Has a request answered.
+    ///
+    /// `root_len` is how many bytes of the target the container has taken; `subprotocols` says that it asks for a WebSocket, and
+    /// may be empty.
     ///
     /// Raises `ValueError` if it is none, and `RuntimeError` after `close`.
     #[pyo3(signature = (method, target, headers, /, *, version, root_len=0, client=None, server=None, is_tls=false, has_content=true, subprotocols=None))]

@@ -15,11 +15,23 @@ BODY = {"type": "http.response.body", "body": TEXT}
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
-    """Answers everything, and knows no lifespan."""
-    if scope["type"] != "http":
+    """Answers everything, repeats what WebSockets say, and knows no lifespan."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if "text" in message:
+                await send({"type": "websocket.send", "text": message["text"]})
+            else:
+                await send({"type": "websocket.send", "bytes": message["bytes"]})
+    elif scope["type"] != "http":
         raise ValueError(scope["type"])
-    await send(START)
-    await send(BODY)
+    else:
+        await send(START)
+        await send(BODY)
 
 
 def wsgi(environ: Any, start_response: Any) -> Any:
@@ -41,7 +53,13 @@ def _starlette() -> Any:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
-    from starlette.routing import Route
+    from starlette.routing import Route, WebSocketRoute
+    from starlette.websockets import WebSocket
+
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for message in websocket.iter_text():
+            await websocket.send_text(message)
 
     async def hello(request: Request) -> Response:
         return PlainTextResponse("Hello, World!")
@@ -52,7 +70,14 @@ def _starlette() -> Any:
     async def user(request: Request) -> Response:
         return JSONResponse({"id": request.path_params["id"], "q": request.query_params.get("q", "")})
 
-    return Starlette(routes=[Route("/", hello), Route("/json", json), Route("/users/{id:int}", user)])
+    return Starlette(
+        routes=[
+            Route("/", hello),
+            Route("/json", json),
+            Route("/users/{id:int}", user),
+            WebSocketRoute("/ws", echo),
+        ]
+    )
 
 
 def _flask() -> Any:

@@ -3,7 +3,17 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Depends, FastAPI, Form, HTTPException, UploadFile
+from fastapi import (
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Form,
+    HTTPException,
+    UploadFile,
+    WebSocket,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from pydantic import BaseModel
 
 app = FastAPI()
@@ -63,3 +73,18 @@ def behind(tasks: BackgroundTasks) -> None:
 async def missing() -> None:
     """Ends with an error."""
     raise HTTPException(404, "not here")
+
+
+@app.websocket("/ws/{room}")
+async def chat(
+    websocket: WebSocket, room: int, found: Annotated[str, Depends(connection)], q: str = "none"
+) -> None:
+    """Repeats JSON, and tells of the end."""
+    if room == 403:
+        raise WebSocketException(1008, "not you")
+    await websocket.accept()
+    try:
+        while True:
+            await websocket.send_json([room, q, found, await websocket.receive_json()])
+    except WebSocketDisconnect as end:
+        closed.append(f"{end.code} {end.reason}")

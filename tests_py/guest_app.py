@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from httpy import App, HTTPError, Request, Response
+from httpy import App, BlockingWebSocket, HTTPError, Request, Response, WebSocket, WebSocketDisconnect
 
 EVENTS = os.environ.get("GUEST_EVENTS", "")
 
@@ -202,3 +202,128 @@ def named(name: str, request: Request) -> str:
 
 
 app.mount("/inner", inner)
+
+
+# WebSockets
+
+
+@app.websocket("/ws/echo/{name}")
+async def echo_messages(name: str, websocket: WebSocket, request: Request, q: str = "none") -> None:
+    """Says what it was told, and then what its client says."""
+    offered = websocket.subprotocols
+    await websocket.accept(subprotocol=offered[-1] if offered else None, headers={"x-a": "1"})
+    await websocket.ping()
+    await websocket.send_json(
+        {
+            "name": name,
+            "q": q,
+            "path": websocket.path,
+            "state": websocket.state.made,
+            "supports": request.supports("websocket"),
+            "client": websocket.client is not None,
+            "header": websocket.headers.get("x-header"),
+            "offered": offered,
+            "scheme": websocket.url.partition(":")[0],
+        }
+    )
+    try:
+        while True:
+            await websocket.send(await websocket.receive())
+    except WebSocketDisconnect as end:
+        tell(f"echo-{end.code}-{end.reason}")
+        raise
+
+
+@app.websocket("/ws/blocking")
+def echo_on_the_pool(websocket: BlockingWebSocket) -> None:
+    """Runs on the pool."""
+    websocket.accept()
+    for message in websocket:
+        websocket.send(message)
+    tell(f"blocking-{websocket.close_code}")
+
+
+@app.websocket("/ws/close")
+async def close(websocket: WebSocket) -> None:
+    """Says something, and closes."""
+    await websocket.accept()
+    await websocket.send("last")
+    await websocket.close(4001, "enough")
+    try:
+        await websocket.receive()
+    except WebSocketDisconnect as end:
+        tell(f"close-{end.code}-{end.reason}")
+
+
+@app.websocket("/ws/returns")
+async def returns(websocket: WebSocket) -> None:
+    """Ends while it is open."""
+    await websocket.accept()
+    await websocket.send("last")
+
+
+@app.websocket("/ws/breaks")
+async def breaks(websocket: WebSocket) -> None:
+    """Crashes while it is open."""
+    await websocket.accept()
+    raise ValueError("of its own")
+
+
+@app.websocket("/ws/forbidden")
+async def forbidden() -> None:
+    """Says nothing to the handshake."""
+
+
+@app.websocket("/ws/rejected")
+async def rejected(websocket: WebSocket) -> None:
+    """Answers the handshake with a response."""
+    await websocket.reject("who are you?", 401, headers={"www-authenticate": "Basic"})
+
+
+@app.websocket("/ws/busy")
+async def busy() -> None:
+    """Answers the handshake with an error."""
+    raise HTTPError(409, "busy")
+
+
+@app.websocket("/ws/crashes")
+async def crashes() -> None:
+    """Crashes before it has answered."""
+    raise ValueError("of its own")
+
+
+@app.websocket("/ws/waits")
+async def waits_for_long() -> None:
+    """Does not answer for as long as its client is there."""
+    tell("ws-waits")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        tell("ws-cancelled")
+        raise
+
+
+@app.websocket("/ws/flood")
+async def flood(websocket: WebSocket) -> None:
+    """Sends more than anybody's buffer holds, and tells how much of that was sent."""
+    await websocket.accept()
+    sent = 0
+    try:
+        for _ in range(1000):
+            await websocket.send(bytes(65536))
+            sent += 1
+    finally:
+        tell(f"flood-{'all' if sent == 1000 else 'some'}")
+
+
+async def foreign(scope: Any, receive: Any, send: Any) -> None:
+    """Is an ASGI app inside of this one."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": f"{scope['root_path']} {scope['path']}"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+    tell(f"foreign-{message['code']}")
+
+
+app.mount("/foreign", foreign)

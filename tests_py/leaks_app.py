@@ -519,6 +519,10 @@ app.mount("/mounted", mounted)
 
 async def hosted_asgi(scope: Any, receive: Any, send: Any) -> None:
     """Does what its path says, and takes no part in lifespan."""
+    if scope["type"] == "websocket":
+        with counted():
+            await hosted_socket(scope["path"].rpartition("/")[2], receive, send)
+        return
     if scope["type"] != "http":
         raise ValueError(scope["type"])
     path = scope["path"].rpartition("/")[2]
@@ -544,6 +548,29 @@ async def hosted_asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"end"})
     if path == "behind":
         await asyncio.sleep(0)
+
+
+async def hosted_socket(how: str, receive: Any, send: Any) -> None:
+    """Repeats what it is told."""
+    await receive()
+    if how == "rejected":
+        await send({"type": "websocket.close"})
+        return
+    if how == "denied":
+        await send({"type": "websocket.http.response.start", "status": 403})
+        await send({"type": "websocket.http.response.body", "body": b"no", "more_body": True})
+        await send({"type": "websocket.http.response.body"})
+        return
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+        if how == "failing":
+            raise RuntimeError("the app fails")
+        if how == "beside":
+            # Two tasks of the app's, of which one is given up.
+            waiting = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            waiting.cancel()
 
 
 def hosted_wsgi(environ: dict[str, Any], start_response: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from litestar import Litestar, Request, get, post
+from litestar import Litestar, Request, WebSocket, get, post, websocket, websocket_listener
 from litestar.response import Stream
 
 events: list[str] = []
@@ -32,8 +32,22 @@ async def stream() -> Stream:
     return Stream(chunks())
 
 
+@websocket_listener("/listener")
+async def listener(data: dict[str, int]) -> dict[str, int]:
+    """Answers each message."""
+    return {key: value + 1 for key, value in data.items()}
+
+
+@websocket("/ws")
+async def repeat(socket: WebSocket) -> None:
+    """Repeats what it is told."""
+    await socket.accept(subprotocols="chat")
+    async for message in socket.iter_data():
+        await socket.send_text(message)
+
+
 app = Litestar(
-    route_handlers=[index, echo, stream],
+    route_handlers=[index, echo, stream, listener, repeat],
     on_startup=[lambda: events.append("startup")],
     on_shutdown=[lambda: events.append("shutdown")],
 )

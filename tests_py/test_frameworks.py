@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import json
 import logging
+import queue
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from httpy import ASGI, App, Server
 from support import PATIENCE_S
@@ -480,98 +484,207 @@ def test_quart(driver: str) -> None:
     assert events == ["startup", "shutdown"]
 
 
-# Case by case, against uvicorn
+# WebSockets
 
 
-async def misbehaves(scope: Any, receive: Any, send: Any) -> None:
-    """Does what its path says."""
-    if scope["type"] == "lifespan":
-        raise ValueError("has no lifespan")
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
-    more = {"type": "http.response.body", "body": b"more", "more_body": True}
-    end = {"type": "http.response.body", "body": b"end"}
-    path = scope["path"]
-    if path == "/raises":
+@contextlib.contextmanager
+def connected(client: httpx.Client, path: str, **options: Any) -> Iterator[ClientConnection]:
+    url = f"ws://{client.base_url.host}:{client.base_url.port}{path}"
+    with connect(url, open_timeout=PATIENCE_S, proxy=None, **options) as connection:
+        yield connection
+
+
+def refused(client: httpx.Client, path: str) -> Any:
+    """The response to a handshake that does not open a WebSocket."""
+    with pytest.raises(InvalidStatus) as raised, connected(client, path):
+        pass
+    return raised.value.response
+
+
+def how_it_ends(connection: ClientConnection) -> tuple[Any, Any]:
+    with pytest.raises(ConnectionClosed):
+        connection.recv(PATIENCE_S)
+    return connection.close_code, connection.close_reason
+
+
+def test_starlette_has_websockets(driver: str) -> None:
+    pytest.importorskip("starlette")
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Mount, WebSocketRoute
+    from starlette.websockets import WebSocketDisconnect
+
+    ended: queue.Queue[Any] = queue.Queue()
+
+    async def echo(websocket: Any) -> None:
+        await websocket.accept(subprotocol="b", headers=[(b"x-a", b"1")])
+        await websocket.send_json({"url": websocket.url.path, "scheme": websocket.url.scheme})
+        try:
+            while True:
+                message = await websocket.receive()
+                if message["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect(message["code"], message["reason"])
+                await websocket.send({**message, "type": "websocket.send"})
+        except WebSocketDisconnect as end:
+            ended.put((end.code, end.reason))
+
+    async def closes(websocket: Any) -> None:
+        await websocket.accept()
+        await websocket.close(4001, "enough")
+
+    async def refuses(websocket: Any) -> None:
+        await websocket.close()
+
+    async def denies(websocket: Any) -> None:
+        response = PlainTextResponse("who are you?", 401, {"www-authenticate": "Basic"})
+        await websocket.send_denial_response(response)
+
+    async def fails(websocket: Any) -> None:
+        await websocket.accept()
         raise ValueError("of its own")
-    if path == "/silent":
-        return
-    if path == "/starts":
-        await send(start)
-        return
-    if path == "/raises-after-start":
-        await send(start)
-        raise ValueError("of its own")
-    if path == "/body-first":
-        await send(end)
-    if path == "/twice":
-        await send(start)
-        await send(start)
-    if path == "/nonsense":
-        await send({"type": "http.nonsense"})
-    if path == "/raises-within":
-        await send(start)
-        await send(more)
-        raise ValueError("of its own")
-    if path == "/ends-within":
-        await send(start)
-        await send(more)
-        return
-    if path == "/raises-behind":
-        await send(start)
-        await send(end)
-        raise ValueError("of its own")
-    if path == "/too-long":
-        await send({**start, "headers": [(b"content-length", b"1")]})
-        await send(end)
-    if path == "/sends-behind":
-        await send(start)
-        await send(end)
-        await send(end)
-    if path == "/204":
-        await send({**start, "status": 204})
-        await send({"type": "http.response.body"})
+
+    async def both(websocket: Any) -> None:
+        """As chats do: one task reads, another writes."""
+        await websocket.accept()
+        said: asyncio.Queue[str] = asyncio.Queue()
+
+        async def read() -> None:
+            async for text in websocket.iter_text():
+                said.put_nowait(text)
+
+        async def write() -> None:
+            while True:
+                await websocket.send_text(await said.get())
+
+        reading, writing = asyncio.ensure_future(read()), asyncio.ensure_future(write())
+        await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        writing.cancel()
+        ended.put("both")
+
+    handlers = [echo, closes, refuses, denies, fails, both]
+    routes = [WebSocketRoute(f"/{handler.__name__}", handler) for handler in handlers]
+    app = Starlette(routes=[Mount("/ws", routes=routes)])
+    with serving(app, loop=driver) as client:
+        with connected(client, "/ws/echo", subprotocols=["a", "b"]) as connection:
+            assert json.loads(connection.recv(PATIENCE_S)) == {"url": "/ws/echo", "scheme": "ws"}
+            assert connection.subprotocol == "b"
+            for message in ["text", b"bytes", "x" * 100_000]:
+                connection.send(message)
+                assert connection.recv(PATIENCE_S) == message
+            connection.close(4000, "bye")
+        assert ended.get(timeout=PATIENCE_S) == (4000, "bye")
+        with connected(client, "/ws/closes") as connection:
+            assert how_it_ends(connection) == (4001, "enough")
+        with connected(client, "/ws/fails") as connection:
+            assert how_it_ends(connection) == (1011, "")
+        with connected(client, "/ws/both") as connection:
+            for message in ["one", "two"]:
+                connection.send(message)
+                assert connection.recv(PATIENCE_S) == message
+        assert ended.get(timeout=PATIENCE_S) == "both"
+        assert refused(client, "/ws/refuses").status_code == 403
+        assert refused(client, "/ws/nowhere").status_code == 403
+        response = refused(client, "/ws/denies")
+        assert (response.status_code, response.body) == (401, b"who are you?")
+        assert response.headers["www-authenticate"] == "Basic"
 
 
-@pytest.fixture(scope="module")
-def uvicorn_url() -> Iterator[str]:
-    uvicorn = pytest.importorskip("uvicorn")
-    config = uvicorn.Config(misbehaves, port=0, log_level="critical", http="h11", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(PATIENCE_S)
+def test_starlette_is_told_of_a_server_that_stops(driver: str) -> None:
+    pytest.importorskip("starlette")
+    from starlette.applications import Starlette
+    from starlette.routing import WebSocketRoute
+    from starlette.websockets import WebSocketDisconnect
+
+    ended: list[Any] = []
+
+    async def waits(websocket: Any) -> None:
+        await websocket.accept()
+        await websocket.send_text("open")
+        try:
+            await websocket.receive_text()
+        except WebSocketDisconnect as end:
+            ended.append(end.code)
+
+    with contextlib.ExitStack() as stack:
+        with serving(Starlette(routes=[WebSocketRoute("/", waits)]), loop=driver) as client:
+            connection = stack.enter_context(connected(client, "/"))
+            assert connection.recv(PATIENCE_S) == "open"
+        assert how_it_ends(connection) == (1001, "the server stops")
+
+    assert ended == [1001]
 
 
-CASES = [
-    *("/raises", "/silent", "/body-first", "/nonsense", "/raises-within", "/ends-within"),
-    *("/raises-behind", "/sends-behind", "/204"),
-]
+@pytest.mark.parametrize("prefix", ["", "/api"])
+def test_fastapi_has_websockets(prefix: str, driver: str) -> None:
+    pytest.importorskip("fastapi")
+    import fastapi_app
+
+    fastapi_app.closed.clear()
+    outer = App()
+    outer.mount("/api", fastapi_app.app)
+    with serving(outer if prefix else fastapi_app.app, loop=driver) as client:
+        with connected(client, f"{prefix}/ws/7?q=a") as connection:
+            connection.send('{"a": 1}')
+            assert json.loads(connection.recv(PATIENCE_S)) == [7, "a", "connected", {"a": 1}]
+            connection.close(4000, "bye")
+        assert refused(client, f"{prefix}/ws/403").status_code == 403
+        # What does not convert is a refusal, too.
+        assert refused(client, f"{prefix}/ws/x").status_code == 403
+
+    assert fastapi_app.closed[:2] == ["4000 bye", "closed"]
 
 
-def outcome(url: str) -> Any:
-    try:
-        response = httpx.get(url, timeout=PATIENCE_S, trust_env=False)
-    except httpx.RemoteProtocolError:
-        return "cut"
-    return response.status_code, response.content if response.status_code < 500 else b""
+def test_litestar_has_websockets(driver: str) -> None:
+    pytest.importorskip("litestar")
+    import litestar_app
+
+    with serving(litestar_app.app, loop=driver) as client:
+        with connected(client, "/listener") as connection:
+            connection.send('{"a": 1}')
+            assert json.loads(connection.recv(PATIENCE_S)) == {"a": 2}
+        with connected(client, "/ws", subprotocols=["chat"]) as connection:
+            connection.send("text")
+            assert connection.recv(PATIENCE_S) == "text"
+            assert connection.subprotocol == "chat"
 
 
-@pytest.mark.parametrize("path", CASES)
-def test_what_misbehaves_is_answered_as_uvicorn_does(path: str, uvicorn_url: str, driver: str) -> None:
-    with serving(ASGI(misbehaves), loop=driver) as client:
-        ours = outcome(str(client.base_url) + path)
+def test_quart_has_websockets(driver: str) -> None:
+    quart = pytest.importorskip("quart")
+    app = quart.Quart(__name__)
+    ended: queue.Queue[str] = queue.Queue()
 
-    assert ours == outcome(uvicorn_url + path)
+    @app.websocket("/ws/<name>")
+    async def echo(name: str) -> None:
+        try:
+            while True:
+                message = await quart.websocket.receive()
+                await quart.websocket.send(f"{name} {message}" if isinstance(message, str) else message)
+        except asyncio.CancelledError:
+            # So it tells of clients that leave.
+            ended.put(name)
+            raise
+
+    @app.websocket("/refuses")
+    async def refuses() -> Any:
+        return "not you", 401
+
+    with serving(app, loop=driver) as client:
+        with connected(client, "/ws/Ada") as connection:
+            connection.send("Hello")
+            assert connection.recv(PATIENCE_S) == "Ada Hello"
+            connection.send(b"bytes")
+            assert connection.recv(PATIENCE_S) == b"bytes"
+        assert ended.get(timeout=PATIENCE_S) == "Ada"
+        response = refused(client, "/refuses")
+        assert (response.status_code, response.body) == (401, b"not you")
 
 
-# uvicorn has sent the head by then, and cuts; ours can still be answered (ASGI: "may replace the response").
-@pytest.mark.parametrize("path", ["/starts", "/raises-after-start", "/twice", "/too-long"])
-def test_what_fails_before_any_content_is_answered_where_uvicorn_cuts(path: str, uvicorn_url: str) -> None:
-    with serving(ASGI(misbehaves)) as client:
-        ours = outcome(str(client.base_url) + path)
+def test_django_refuses_websockets(django: Path, driver: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without Channels it has none, and raises; uvicorn answers that with 500, too."""
+    from django.core.asgi import get_asgi_application
 
-    assert (ours, outcome(uvicorn_url + path)) == ((500, b""), "cut")
+    with serving(ASGI(get_asgi_application(), lifespan="off"), loop=driver) as client:
+        assert refused(client, "/").status_code == 500
+        assert client.get("/").status_code == 200
+
+    assert "Django can only handle ASGI/HTTP connections, not websocket." in caplog.text

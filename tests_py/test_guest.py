@@ -19,9 +19,11 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as websocket_connect
 
 import guest_app
-from httpy import App, Server
+from httpy import App, Server, WebSocket, WebSocketDisconnect
 from support import PATIENCE_S, environment
 
 HERE = Path(__file__).parent
@@ -30,6 +32,10 @@ CONTAINERS = {
     "uvicorn": ["uvicorn", "guest_app:app", "--port", "{port}", "--log-level", "warning"],
     "hypercorn": ["hypercorn", "guest_app:app", "--bind", "127.0.0.1:{port}"],
     "granian": ["granian", "guest_app:app", "--interface", "asgi", "--port", "{port}", "--no-log"],
+    "uvicorn workers": [
+        *("gunicorn", "guest_app:app", "--bind", "127.0.0.1:{port}"),
+        *("--worker-class", "uvicorn_worker.UvicornWorker", "--log-level", "warning"),
+    ],
     "gunicorn": ["gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}", "--log-level", "warning"],
     "gunicorn threads": [
         *("gunicorn", "guest_app:wsgi", "--bind", "127.0.0.1:{port}"),
@@ -40,7 +46,7 @@ CONTAINERS = {
         *("--worker-class", "asgi", "--log-level", "warning"),
     ],
 }
-ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian", "gunicorn asgi"]
+ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian", "gunicorn asgi", "uvicorn workers"]
 
 
 def is_there(name: str) -> bool:
@@ -195,6 +201,134 @@ def test_a_client_that_leaves_cancels_its_handler(name: str, tmp_path: Path) -> 
         container.wait_for("cancelled")
 
 
+# WebSockets
+
+
+def talk(url: str, path: str, *messages: Any, close: Any = (), **options: Any) -> list[Any]:
+    """What comes back for messages, one for each, and then until the end; or the answer to the handshake."""
+    try:
+        with websocket_connect(
+            f"ws{url[4:]}{path}", proxy=None, open_timeout=PATIENCE_S, **options
+        ) as connection:
+            found: list[Any] = [connection.subprotocol]
+            for message in messages:
+                found.append(connection.recv(PATIENCE_S))
+                connection.send(message)
+            if close:
+                found.append(connection.recv(PATIENCE_S))
+                connection.close(*close)
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    found.append(connection.recv(PATIENCE_S))
+            return [*found, connection.close_code, connection.close_reason]
+    except InvalidStatus as refused:
+        response = refused.response
+        return [response.status_code, bytes(response.body or b""), response.headers.get("www-authenticate")]
+
+
+def conversations(url: str) -> dict[str, list[Any]]:
+    """What clients of all WebSockets see."""
+    said = {"q": "a b", "x": "y"}
+    headers = {"X-Header": "value"}
+    return {
+        "echo": talk(url, "/ws/echo/Ada", "text", b"bytes", "x" * 200_000, "", close=(4000, "bye")),
+        "told": talk(
+            url,
+            f"/ws/echo/caf%C3%A9?q={said['q'].replace(' ', '%20')}",
+            subprotocols=["a", "b"],
+            additional_headers=headers,
+            close=(1000, ""),
+        ),
+        "foreign": talk(url, "/foreign/ws", "text", b"bytes", close=(4000, "bye")),
+        "close": talk(url, "/ws/close"),
+        "returns": talk(url, "/ws/returns"),
+        "breaks": talk(url, "/ws/breaks"),
+        "forbidden": talk(url, "/ws/forbidden"),
+        "rejected": talk(url, "/ws/rejected"),
+        "busy": talk(url, "/ws/busy"),
+        "crashes": talk(url, "/ws/crashes"),
+        "nowhere": talk(url, "/ws/nowhere"),
+        "a page": talk(url, "/stream"),
+    }
+
+
+# What these containers tell of the end: Granian no reasons, Hypercorn nothing.
+ENDS = {
+    "granian": ["echo-4000-", "foreign-4000", "close-4001-enough"],
+    "hypercorn": ["echo-1006-", "foreign-1006", "close-4001-enough"],
+}
+
+
+@pytest.fixture(scope="module")
+def own_conversations() -> dict[str, list[Any]]:
+    """What HTTPy's own server says."""
+    with Server(guest_app.app, port=0) as server:
+        return conversations(server.url)
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_websockets_are_there_too(name: str, own_conversations: dict[str, list[Any]], tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        found = conversations(container.url)
+        for event in ENDS.get(name, ["echo-4000-bye", "foreign-4000", "close-4001-enough"]):
+            container.wait_for(event)
+
+    for which, ours in own_conversations.items():
+        # Granian makes a refusal of a page that is no WebSocket.
+        is_refused = name == "granian" and which == "a page"
+        assert found[which] == ([403, b"", None] if is_refused else ours), which
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_handlers_on_the_pool_have_websockets_there_too(name: str, tmp_path: Path) -> None:
+    with (
+        contained(name, tmp_path) as container,
+        websocket_connect(f"ws{container.url[4:]}/ws/blocking", proxy=None) as connection,
+    ):
+        for message in ["text", b"bytes"]:
+            connection.send(message)
+            assert connection.recv(PATIENCE_S) == message
+        connection.close()
+        container.wait_for("blocking-1006" if name == "hypercorn" else "blocking-1000")
+
+
+# Granian does not tell.
+@pytest.mark.parametrize("name", [name for name in ASGI_CONTAINERS if name != "granian"])
+def test_a_client_that_leaves_before_it_is_answered_cancels_its_handler_there_too(
+    name: str, tmp_path: Path
+) -> None:
+    handshake = (
+        b"GET /ws/waits HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with contained(name, tmp_path) as container:
+        with socket.create_connection(("127.0.0.1", httpx.URL(container.url).port), PATIENCE_S) as connection:
+            connection.sendall(handshake)
+            container.wait_for("ws-waits")
+        container.wait_for("ws-cancelled")
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_a_slow_client_is_waited_for_there_too(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        with websocket_connect(f"ws{container.url[4:]}/ws/flood", proxy=None, max_queue=1) as connection:
+            connection.recv(PATIENCE_S)
+            events = container.events.read_text().split()
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        container.wait_for("flood-some")
+
+    assert "flood-all" not in events
+
+
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_a_container_that_stops_tells_websockets(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        with websocket_connect(f"ws{container.url[4:]}/ws/echo/Ada", proxy=None) as connection:
+            connection.recv(PATIENCE_S)
+            container.stop()
+        assert "shutdown" in container.wait_for("shutdown")
+
+
 # Without a container
 
 
@@ -245,6 +379,7 @@ def test_a_container_without_lifespan_starts_it_with_the_first_request(
     assert [record.name for record in caplog.records if record.name.startswith("httpy")] == ["httpy.guest"]
     assert "it says nothing of startup" in caplog.text
     assert "early hints, pushes and trailers are not sent" in caplog.text
+    assert "pings of WebSockets are left to the container" in caplog.text
 
 
 def test_content_is_asked_of_a_container_piece_by_piece_as_it_is_wanted() -> None:
@@ -286,6 +421,181 @@ def test_content_is_asked_of_a_container_piece_by_piece_as_it_is_wanted() -> Non
     assert sent[1]["body"] == b"1000000"
     # What is wanted fills an inbox of 64 KiB, and no more.
     assert ahead[0] < 20
+
+
+class Line:
+    """A container's side of a WebSocket: what the client says, and what the app has sent."""
+
+    def __init__(self, *said: dict[str, Any]) -> None:
+        self.said = [{"type": "websocket.connect"}, *said]
+        self.sent: list[dict[str, Any]] = []
+        self.is_broken = False
+
+    async def receive(self) -> dict[str, Any]:
+        if not self.said:
+            await asyncio.get_running_loop().create_future()
+        if self.said[0]["type"] != "websocket.connect":
+            await self.opened.wait()
+        return self.said.pop(0)
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if self.is_broken and message["type"] == "websocket.send":
+            raise OSError("nobody reads")
+        self.sent.append(message)
+        self.opened.set()
+
+    def open(self, application: App, **scope: Any) -> None:
+        """Has the app served until it has ended."""
+        whole = {"type": "websocket", "path": "/ws", "headers": [], "query_string": b"", "subprotocols": []}
+
+        async def serve() -> None:
+            # Python 3.9 has an event belong to the loop that it is made in.
+            self.opened = asyncio.Event()
+            await asyncio.wait_for(application({**whole, **scope}, self.receive, self.send), PATIENCE_S)
+
+        asyncio.run(serve())
+
+
+def with_websocket(handler: Any) -> App:
+    made = App()
+    made.websocket("/ws")(handler)
+    return made
+
+
+def test_a_handshake_is_what_the_container_makes_of_it() -> None:
+    """Fields that are about frames are between the container and its client."""
+    told: list[Any] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        told.append((websocket.subprotocols, websocket.headers.get("sec-websocket-extensions")))
+        await websocket.accept(subprotocol="b", headers={"x-a": "1"})
+
+    line = Line()
+    headers = [(b"sec-websocket-extensions", b"permessage-deflate")]
+    line.open(with_websocket(handler), subprotocols=["a", "b"], headers=headers)
+
+    assert told == [(["a", "b"], None)]
+    assert line.sent == [
+        {"type": "websocket.accept", "subprotocol": "b", "headers": [(b"x-a", b"1")]},
+        {"type": "websocket.close", "code": 1000, "reason": ""},
+    ]
+
+
+def test_a_container_that_can_say_no_more_than_no_says_that() -> None:
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.reject("who are you?", 401)
+
+    plain, rich = Line(), Line()
+    plain.open(with_websocket(handler))
+    rich.open(with_websocket(handler), extensions={"websocket.http.response": {}})
+
+    assert plain.sent == [{"type": "websocket.close", "code": 1000, "reason": ""}]
+    assert [message["type"] for message in rich.sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    assert (rich.sent[0]["status"], rich.sent[1]["body"]) == (401, b"who are you?")
+    assert rich.sent[1]["more_body"] is False
+
+
+def test_messages_of_a_container_may_name_both_kinds() -> None:
+    got: list[Any] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        got.extend([message async for message in websocket])
+
+    text = {"type": "websocket.receive", "text": "text", "bytes": None}
+    data = {"type": "websocket.receive", "text": None, "bytes": b"bytes"}
+    Line(text, data, {"type": "websocket.disconnect", "code": 1000}).open(with_websocket(handler))
+
+    assert got == ["text", b"bytes"]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "reason"),
+    [
+        ({"code": 4000, "reason": "bye"}, 4000, "bye"),
+        ({"code": 1001, "reason": None}, 1001, ""),
+        # ASGI: 1005 where nothing is said.
+        ({}, 1005, ""),
+        ({"code": None}, 1005, ""),
+    ],
+)
+def test_a_handler_is_told_of_the_end_as_the_container_is(said: Any, code: int, reason: str) -> None:
+    ended: list[Any] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnect) as raised:
+            await websocket.receive()
+        ended.append((raised.value.code, raised.value.reason))
+
+    Line({"type": "websocket.disconnect", **said}).open(with_websocket(handler))
+
+    assert ended == [(code, reason)]
+
+
+def test_a_container_that_can_not_send_is_the_end() -> None:
+    ended: list[int] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send("to nobody")
+        with pytest.raises(WebSocketDisconnect) as raised:
+            await websocket.receive()
+        ended.append(raised.value.code)
+
+    line = Line()
+    line.is_broken = True
+    line.open(with_websocket(handler))
+
+    assert ended == [1006]
+
+
+def test_what_a_container_brings_waits_for_the_handler() -> None:
+    """64 KiB are read ahead, and no more."""
+    chunk = {"type": "websocket.receive", "bytes": bytes(10_000)}
+    line = Line(*[chunk] * 100, {"type": "websocket.disconnect", "code": 1000})
+    left: list[int] = []
+    got: list[int] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        got.append(len(await websocket.receive_bytes()))
+        for _ in range(10):
+            await asyncio.sleep(0.002)
+        left.append(len(line.said))
+        got.extend([len(message) async for message in websocket])
+
+    line.open(with_websocket(handler))
+
+    assert left[0] > 85
+    assert got == [10_000] * 100
+
+
+def test_what_may_be_sent_by_a_route_is_bounded() -> None:
+    """`when_full` is the route's to say, wherever it is served."""
+    made = App()
+    sent: list[str] = []
+
+    @made.websocket("/ws", when_full="close")
+    async def floods(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            while True:
+                await websocket.send(bytes(100_000))
+        sent.append("until it was closed")
+
+    line = Line()
+    line.open(made)
+
+    assert sent == ["until it was closed"]
+    assert line.sent[-1] == {
+        "type": "websocket.close",
+        "code": 1008,
+        "reason": "messages are read too slowly",
+    }
 
 
 def test_a_startup_that_fails_is_told_and_raised() -> None:

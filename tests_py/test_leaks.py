@@ -272,6 +272,13 @@ WEBSOCKETS = {
     "failing": "/websocket/failing",
     "deaf": "/websocket/deaf",
     "pooled": "/websocket-pooled",
+    "asgi, echo": "/asgi/echo",
+    "asgi, echo, compressed": "/asgi/echo?compressed",
+    "asgi, cut": "/asgi/cut",
+    "asgi, beside": "/asgi/beside",
+    "asgi, rejected": "/asgi/rejected",
+    "asgi, denied": "/asgi/denied",
+    "asgi, failing": "/asgi/failing",
 }
 # Text, masked with zeros, so that nothing is to be done for it.
 SAID, ECHO = b"\x81\x85\0\0\0\0Hello", b"\x81\x05Hello"
@@ -293,13 +300,13 @@ def talk(connection: socket.socket, kind: str) -> None:
     status = stream.readline()
     while stream.readline() != b"\r\n":
         pass
-    if kind == "rejected":
+    if kind.endswith(("rejected", "denied")):
         assert status.startswith(b"HTTP/1.1 403 ")
         return
     assert status.startswith(b"HTTP/1.1 101 ")
     connection.sendall(DEFLATED if is_compressed else SAID)
     assert stream.read(len(ECHO)) == ECHO
-    if kind.startswith(("echo", "pooled")):
+    if "echo" in kind or kind == "pooled":
         connection.sendall(BYE)
         assert stream.read(len(GOODBYE)) == GOODBYE
     stream.close()

@@ -7,18 +7,15 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import struct
 import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 import websockets
 
+from h2_socket import H2Socket
 from httpy import App, BlockingWebSocket, Request, Server, WebSocket, WebSocketDisconnect, _httpy
 from support import PATIENCE_S
 
@@ -97,7 +94,7 @@ def test_by_http_2_it_is_the_same_handler() -> None:
         async for message in ws:
             await ws.send(message)
 
-    with Server(app, port=0) as server, H2Socket(server, "/ws/Ada") as peer:
+    with Server(app, port=0) as server, H2Socket(server.port, "/ws/Ada") as peer:
         said = [b"Ada", b"2", b"CONNECT"]
         first = peer.read_frame()
         assert all(part in first[1] for part in said), first
@@ -109,85 +106,6 @@ def test_by_http_2_it_is_the_same_handler() -> None:
         assert peer.read_frame() == (0x88, struct.pack(">H", 1000))
         assert peer.fields[b":status"] == b"200"
         assert peer.fields[b"sec-websocket-protocol"] == b"chat"
-
-
-class H2Socket:
-    """A WebSocket on an HTTP/2 stream."""
-
-    def __init__(self, server: Server, path: str) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-        self.h2.initiate_connection()
-        self.fields: dict[bytes, bytes] = {}
-        self.data = b""
-        self.is_enabled = False
-        self.flush()
-        while not self.is_enabled:
-            self.read()
-        fields = [
-            (":method", "CONNECT"),
-            (":protocol", "websocket"),
-            (":scheme", "http"),
-            (":authority", "localhost"),
-            (":path", path),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-protocol", "chat"),
-        ]
-        self.h2.send_headers(1, fields)
-        self.flush()
-
-    def __enter__(self) -> H2Socket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-
-    def flush(self) -> None:
-        self.connection.sendall(self.h2.data_to_send())
-
-    def read(self) -> None:
-        received = self.connection.recv(65536)
-        assert received, "the server closed"
-        for event in self.h2.receive_data(received):
-            if isinstance(event, h2.events.RemoteSettingsChanged):
-                # RFC 8441 section 3: SETTINGS_ENABLE_CONNECT_PROTOCOL.
-                self.is_enabled |= self.h2.remote_settings.enable_connect_protocol == 1
-            elif isinstance(event, h2.events.ResponseReceived):
-                self.fields = dict(event.headers)
-            elif isinstance(event, h2.events.DataReceived):
-                self.data += event.data
-                self.h2.acknowledge_received_data(event.flow_controlled_length, 1)
-        self.flush()
-
-    def take(self, size: int) -> bytes:
-        while len(self.data) < size:
-            self.read()
-        taken, self.data = self.data[:size], self.data[size:]
-        return taken
-
-    def read_frame(self) -> tuple[int, bytes]:
-        first, length = self.take(2)
-        if length == 126:
-            (length,) = struct.unpack(">H", self.take(2))
-        elif length == 127:
-            (length,) = struct.unpack(">Q", self.take(8))
-        return first, self.take(length)
-
-    def send_frame(self, first: int, content: bytes) -> None:
-        if len(content) < 126:
-            head = struct.pack(">BB", first, 0x80 | len(content))
-        else:
-            head = struct.pack(">BBQ", first, 0xFF, len(content))
-        # A mask of zeros changes nothing.
-        data = head + bytes(4) + content
-        while data:
-            room = min(self.h2.local_flow_control_window(1), self.h2.max_outbound_frame_size, len(data))
-            if room == 0:
-                self.read()
-                continue
-            self.h2.send_data(1, data[:room])
-            self.flush()
-            data = data[room:]
 
 
 # -- other people's clients --------------------------------------------------------------------------------------------

@@ -416,6 +416,8 @@ class WebSocket(AsyncIterator[Union[str, bytes]]):
     def ping(self, data: Union[str, bytes, bytearray, memoryview, None] = None, /) -> Awaitable[None]:
         """Sends a ping (RFC 6455 §5.5.2). Clients answer by themselves; nobody waits for that.
 
+        Inside of another server, whose own pings are, nothing is sent.
+
         Raises:
             WebSocketDisconnect: as `send`.
             ValueError: if it has more than 125 bytes.
@@ -574,6 +576,8 @@ class BlockingWebSocket(Iterator[Union[str, bytes]]):
         """
     def ping(self, data: Union[str, bytes, bytearray, memoryview, None] = None, /) -> None:
         """Sends a ping (RFC 6455 §5.5.2). Clients answer by themselves; nobody waits for that.
+
+        Inside of another server, whose own pings are, nothing is sent.
 
         Raises:
             WebSocketDisconnect: as `send`.
@@ -871,8 +875,12 @@ class Guest:
         server: tuple[str, int] | None = None,
         is_tls: bool = False,
         has_content: bool = True,
+        subprotocols: Sequence[str] | None = None,
     ) -> _Visit:
-        """Has a request answered. `root_len` is how many bytes of the target the container has taken.
+        """Has a request answered.
+
+        `root_len` is how many bytes of the target the container has taken; `subprotocols` says that it asks for a
+        WebSocket, and may be empty.
 
         Raises:
             ValueError: if it is none.

@@ -33,7 +33,8 @@ _EXIT_S = 10.0
 
 _NOT_HERE = (
     "%s serves this app as a guest: connections, their limits and timeouts, TLS and the access log are the "
-    "container's; early hints, pushes and trailers are not sent (request.supports says so)%s"
+    "container's; early hints, pushes and trailers are not sent (request.supports says so), and pings of "
+    "WebSockets are left to the container%s"
 )
 
 
@@ -88,9 +89,7 @@ class ASGIGuest:
         elif kind == "http":
             await self._answer(scope, receive, send)
         elif kind == "websocket":
-            # 403 to the client: there is nothing to talk to yet.
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
+            await self._converse(scope, receive, send)
         else:
             raise RuntimeError(f"an HTTPy app has no use for an ASGI scope of type {kind!r}")
 
@@ -118,7 +117,7 @@ class ASGIGuest:
         self._house, self._loop = house, asyncio.get_running_loop()
 
     async def _guest(self) -> _httpy.Guest:
-        """The guest on this loop, of a container that says nothing of startup."""
+        """The guest on this loop. A container that says nothing of startup has it started by the first request."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._house is None:
             if self._opening is None or self._opening.get_loop() is not loop:
@@ -152,21 +151,10 @@ class ASGIGuest:
         if guest is None or self._loop is not asyncio.get_running_loop():
             guest = await self._guest()
         headers = scope["headers"]
-        target, root_len = _target_of_scope(scope)
         has_content = any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
         # RFC 9113 §8.1: an HTTP/2 request has content or not, and no field has to say so.
         has_content = has_content or scope.get("http_version", "1.1") not in ("1.0", "1.1")
-        visit = guest.visit(
-            scope["method"],
-            target,
-            headers,
-            version=scope.get("http_version", "1.1"),
-            root_len=root_len,
-            client=_address(scope.get("client")),
-            server=_address(scope.get("server")),
-            is_tls=scope.get("scheme") == "https",
-            has_content=has_content,
-        )
+        visit = _visit(guest, scope, scope["method"], has_content=has_content)
         reading: Optional[asyncio.Task[None]] = None
         wanted = asyncio.Event()
         if not has_content:
@@ -195,6 +183,32 @@ class ASGIGuest:
                 visit.leave()
             if reading is not None:
                 reading.cancel()
+
+    async def _converse(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        visit = _visit(
+            await self._guest(),
+            scope,
+            "GET",
+            has_content=False,
+            subprotocols=list(scope.get("subprotocols") or ()),
+        )
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        hearing = asyncio.ensure_future(_hear(receive, visit, opened))
+        try:
+            event, first, headers = await visit.next()
+            if event == "open":
+                opened.set_result(first)
+                await _speak(send, first, headers)
+            elif event == "head":
+                await _deny(scope, send, visit, first, headers)
+        except OSError as error:
+            # ASGI 2.4: what is sent to a client that has gone.
+            _log.debug("the client of a WebSocket went away: %s", error)
+        finally:
+            hearing.cancel()
+            visit.leave()
+            if opened.done() and not opened.cancelled():
+                opened.result().end(1006, "")
 
 
 class _Cut(RuntimeError):
@@ -226,6 +240,71 @@ async def _watch(receive: Any, visit: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     visit.leave()
+
+
+async def _hear(receive: Any, visit: Any, opened: asyncio.Future[Any]) -> None:
+    """Gives a WebSocket's handler what its client sends, and tells it of the end."""
+    code, reason = 1006, ""
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                await (await opened).deliver(message.get("text"), message.get("bytes"))
+            elif message["type"] == "websocket.disconnect":
+                code, reason = message.get("code") or 1005, message.get("reason") or ""
+                return
+    finally:
+        if opened.done() and not opened.cancelled():
+            opened.result().end(code, reason)
+        else:
+            visit.leave()
+
+
+async def _speak(send: Any, line: Any, headers: list[tuple[bytes, bytes]]) -> None:
+    """Opens a WebSocket, and sends what its handler says, to the end."""
+    chosen = [value.decode() for name, value in headers if name == b"sec-websocket-protocol"]
+    others = [field for field in headers if field[0] != b"sec-websocket-protocol"]
+    await send({"type": "websocket.accept", "subprotocol": chosen[0] if chosen else None, "headers": others})
+    while (message := await line.next()) is not None:
+        await send(message)
+
+
+async def _deny(scope: Mapping[str, Any], send: Any, visit: Any, status: int, headers: Any) -> None:
+    """Answers a handshake in HTTP: with 403 where the container can send nothing else."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    is_whole = False
+    while not is_whole:
+        event, first, second = await visit.next()
+        is_whole = event == "end" or bool(second)
+        body = first if event == "chunk" else b""
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": not is_whole})
+
+
+def _visit(
+    guest: _httpy.Guest,
+    scope: Mapping[str, Any],
+    method: str,
+    *,
+    has_content: bool,
+    subprotocols: Optional[list[str]] = None,
+) -> Any:
+    """Has what a scope tells of answered."""
+    target, root_len = _target_of_scope(scope)
+    return guest.visit(
+        method,
+        target,
+        scope["headers"],
+        version=scope.get("http_version", "1.1"),
+        root_len=root_len,
+        client=_address(scope.get("client")),
+        server=_address(scope.get("server")),
+        is_tls=scope.get("scheme") in ("https", "wss"),
+        has_content=has_content,
+        subprotocols=subprotocols,
+    )
 
 
 def _target_of_scope(scope: Mapping[str, Any]) -> tuple[bytes, int]:

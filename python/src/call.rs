@@ -40,6 +40,7 @@ use crate::{
     response::{self, Background},
     site::Site,
     threads::Pool,
+    websocket::HostedSockets,
 };
 
 /// A Python function and how to call it.
@@ -173,6 +174,13 @@ impl Endpoint {
     /// `ValueError` if there is something.
     pub(crate) fn check(&self, py: Python<'_>, pattern: &Pattern) -> PyResult<()> {
         self.plan.on_route(py, pattern, "").map(drop)
+    }
+
+    /// What answers the handshakes of WebSockets, of an app that has such: an ASGI app may.
+    pub(crate) fn sockets(&self, limits: &Limits) -> Option<HostedSockets> {
+        let hosted = self.hosted.as_ref().filter(|hosted| hosted.interface == Interface::Asgi)?;
+        let config = limits.config.clone();
+        Some(HostedSockets::new(hosted.clone(), self.label.clone(), self.context.clone(), config))
     }
 
     /// The handler for one route.

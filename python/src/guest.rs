@@ -11,6 +11,7 @@
 //!    (RFC 9110 §10.1.1) when it is asked.
 //! 2. A response waits for the container, at [`FULL`] bytes.
 //! 3. Events are taken by whoever runs the request: in a task of the loop, or on a thread that may block.
+//! 4. A WebSocket is a request, too. If the answer opens it, its messages go another way (`websocket/line.rs`).
 
 use std::{
     collections::VecDeque,
@@ -28,6 +29,7 @@ use httpy::{
     error::{Error, Kind},
     handler::Stack,
     message::{Exchange, Feature, Features, Params, Parts, Peer},
+    ws::Relay,
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyValueError},
@@ -45,6 +47,7 @@ use crate::{
     routes::Routes,
     server::read_config,
     threads,
+    websocket::PyLine,
 };
 
 /// How much of a response waits for the container. 64 KiB, a socket buffer's worth.
@@ -54,6 +57,7 @@ const FULL: usize = 64 * 1024;
 #[pyclass(frozen, module = "httpy._httpy")]
 pub(crate) struct Guest {
     runtime: RuntimeThread,
+    home: Arc<Home>,
     stack: Stack,
 }
 
@@ -69,14 +73,18 @@ impl Guest {
     ) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let handler: Arc<dyn Handler> = routes.build(py, "", &Limits::new(&config), &Chain::new())?;
-        let runtime = RuntimeThread::start(py, Home::new(event_loop)?, threads::default_threads())?;
-        Ok(Self { runtime, stack: Stack::new(Vec::new(), handler) })
+        let home = Home::new(event_loop)?;
+        let runtime = RuntimeThread::start(py, home.clone(), threads::default_threads())?;
+        Ok(Self { runtime, home, stack: Stack::new(Vec::new(), handler) })
     }
 
-    /// Has a request answered. `root_len` is how many bytes of the target the container has taken.
+    /// Has a request answered.
+    ///
+    /// `root_len` is how many bytes of the target the container has taken; `subprotocols` says that it asks for a WebSocket, and
+    /// may be empty.
     ///
     /// Raises `ValueError` if it is none, and `RuntimeError` after `close`.
-    #[pyo3(signature = (method, target, headers, /, *, version, root_len=0, client=None, server=None, is_tls=false, has_content=true))]
+    #[pyo3(signature = (method, target, headers, /, *, version, root_len=0, client=None, server=None, is_tls=false, has_content=true, subprotocols=None))]
     #[allow(clippy::too_many_arguments)] // Keywords.
     fn visit(
         &self,
@@ -89,6 +97,7 @@ impl Guest {
         server: Option<(String, u16)>,
         is_tls: bool,
         has_content: bool,
+        subprotocols: Option<Vec<String>>,
     ) -> PyResult<Visit> {
         let mut request = read_request(method, target, headers, version)?;
         if root_len <= request.uri.path().len() {
@@ -101,18 +110,29 @@ impl Guest {
         request.peer = Arc::new(Peer { client: address(client), server: address(server), is_tls, tls: None });
         let multiplexed = request.version >= Version::HTTP_2;
         let features = if multiplexed { Features::NONE.with(Feature::Multiplexing) } else { Features::NONE };
-        request.exchange = Exchange::new(if is_tls { features.with(Feature::Tls) } else { features });
+        let features = if is_tls { features.with(Feature::Tls) } else { features };
+        request.exchange = match &subprotocols {
+            None => Exchange::new(features),
+            Some(offered) => {
+                shake_hands(&mut request.headers, offered)?;
+                Exchange::new(features.with(Feature::WebSocket)).with_protocol("websocket")
+            }
+        };
         let talk = Arc::new(Talk::default());
         if has_content {
             request.body = Body::stream(Fed(talk.clone()));
         }
-        let (stack, theirs) = (self.stack.clone(), talk.clone());
+        let (stack, home, theirs) = (self.stack.clone(), self.home.clone(), talk.clone());
         let task: Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send> = Box::new(move || {
             // A task of its own, so that it can be given up from outside.
             let ended = Ended(theirs.clone());
             let running = spawn_local(async move {
                 let is_head = request.method == Method::HEAD;
                 let mut response = stack.answer(request).await;
+                if let Some(relay) = Relay::take(&mut response) {
+                    ended.0.put(Event::Open(response.into_parts().0.headers, relay, home));
+                    return;
+                }
                 conform(&mut response, is_head);
                 ended.0.answer(response).await;
                 drop(ended);
@@ -144,6 +164,20 @@ fn conform(response: &mut Response, is_head: bool) {
     if is_bare || is_head {
         *response.body_mut() = Body::Empty;
     }
+}
+
+/// Makes the fields of a handshake, which the container has read, say what is left to say of it.
+fn shake_hands(fields: &mut HeaderMap, offered: &[String]) -> PyResult<()> {
+    fields.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    // Compression is between the container and its client.
+    fields.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+    fields.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if !offered.is_empty() {
+        let offered = HeaderValue::from_str(&offered.join(", "));
+        let offered = offered.map_err(|_| PyValueError::new_err("the container gives a subprotocol that is none"))?;
+        fields.insert(header::SEC_WEBSOCKET_PROTOCOL, offered);
+    }
+    Ok(())
 }
 
 fn read_request(method: &str, target: &[u8], headers: &Bound<'_, PyAny>, version: &str) -> PyResult<Request> {
@@ -213,6 +247,8 @@ enum Event {
     Chunk(Bytes, bool),
     /// Whether the response is whole.
     End(bool),
+    /// The handshake of a WebSocket was accepted. The last one.
+    Open(HeaderMap, Relay, Arc<Home>),
 }
 
 impl Talk {
@@ -232,7 +268,7 @@ impl Talk {
 
     fn put(&self, event: Event) {
         let mut state = self.lock();
-        state.is_over |= matches!(event, Event::End(_) | Event::Chunk(_, true));
+        state.is_over |= matches!(event, Event::End(_) | Event::Chunk(_, true) | Event::Open(..));
         state.events.push_back(event);
         self.tell(state);
     }
@@ -307,12 +343,9 @@ impl Talk {
         }
         let Some(event) = event else { return Ok(None) };
         let event = match event {
-            Event::Head(status, headers) => {
-                let list = PyList::empty(py);
-                for (name, value) in &headers {
-                    list.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
-                }
-                (intern!(py, "head"), status, list).into_pyobject(py)?
+            Event::Head(status, headers) => (intern!(py, "head"), status, pairs(py, &headers)?).into_pyobject(py)?,
+            Event::Open(headers, relay, home) => {
+                (intern!(py, "open"), PyLine::new(relay, home), pairs(py, &headers)?).into_pyobject(py)?
             }
             Event::Chunk(data, is_last) => {
                 (intern!(py, "chunk"), PyBytes::new(py, &data), is_last).into_pyobject(py)?
@@ -325,6 +358,15 @@ impl Talk {
     fn has_news(state: &State) -> bool {
         state.is_wanted || !state.events.is_empty()
     }
+}
+
+/// Header fields as ASGI has them.
+fn pairs<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for (name, value) in headers {
+        list.append((PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))?;
+    }
+    Ok(list)
 }
 
 /// Sees to it that a request has an end, whatever becomes of its task.
@@ -379,7 +421,7 @@ struct Visit(Arc<Talk>);
 #[pymethods]
 impl Visit {
     /// The next event, to be awaited: `("want", None, None)`, `("head", status, headers)`, `("chunk", bytes, is_last)`,
-    /// `("end", is_whole, None)`. None follows the last chunk, or the end.
+    /// `("end", is_whole, None)`, `("open", line, headers)`. None follows the last chunk, the end, or a WebSocket that is open.
     fn next(&self) -> NextEvent {
         NextEvent(self.0.clone())
     }

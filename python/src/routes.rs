@@ -15,7 +15,7 @@ use crate::{
     chain::Chain,
     context::{Context, PyContext},
     errors,
-    websocket::SocketEndpoint,
+    websocket::{HostedSockets, SocketEndpoint},
 };
 
 /// The routing table of one application.
@@ -160,7 +160,11 @@ impl Routes {
         if let Some(whole) = &self.lock().whole {
             // Any pattern fits an endpoint that takes nothing from it.
             let pattern = self::pattern(py, "/{path:path}")?;
-            return Ok(Arc::new(Routed(whole.get().on_route(py, &pattern, prefix, limits, &chain)?)));
+            let others = Routed(whole.get().on_route(py, &pattern, prefix, limits, &chain)?);
+            return Ok(match whole.get().sockets(limits) {
+                Some(sockets) => Arc::new(Both { sockets, others }),
+                None => Arc::new(others),
+            });
         }
         let mut router = Router::new()
             .redirect_slashes(self.redirect_slashes)
@@ -185,11 +189,19 @@ impl Routes {
         for (pattern, endpoint) in &entries.sockets {
             let route = endpoint.get().on_route(py, pattern, prefix, &limits.config)?;
             sockets
-                .add(Methods::from(Method::GET), pattern.clone(), Arc::new(route) as Arc<dyn Handler>)
+                .add(Methods::from(Method::GET), pattern.clone(), Some(Arc::new(route) as Arc<dyn Handler>))
                 .map_err(|conflict| errors::route(py, conflict.to_string()))?;
             // Where a GET has no answer of its own, it is told what would have one.
             let says = |_: Request| -> Reply { ws::upgrade_required().into() };
             let _ = router.add(Methods::from(Method::GET), pattern.clone(), Arc::new(says));
+        }
+        for (mounted, _) in &entries.mounts {
+            // Below its prefix a mount takes what no route names more closely, as it does with other requests. What a route
+            // names just the same is the route's.
+            for below in [format!("{mounted}"), format!("{}/{{path:path}}", mounted.to_string().trim_end_matches('/'))]
+            {
+                let _ = sockets.add(Methods::from(Method::GET), self::pattern(py, &below)?, None);
+            }
         }
         Ok(Arc::new(WithSockets { sockets, router }))
     }
@@ -210,7 +222,8 @@ impl Routes {
 
 /// Routing of an application with WebSockets: those who ask for one are looked for among them first.
 struct WithSockets {
-    sockets: Table<Arc<dyn Handler>>,
+    /// None is a mount's, which the router leads to.
+    sockets: Table<Option<Arc<dyn Handler>>>,
     router: Router,
 }
 
@@ -219,12 +232,24 @@ impl Handler for WithSockets {
         if ws::is_asked(&request) {
             let path = if request.path().is_empty() { "/" } else { request.path() };
             // By HTTP/2 the method is CONNECT (RFC 8441 §4), and nothing else is different.
-            if let Found::Match { value, params, .. } = self.sockets.find(&Method::GET, path) {
+            if let Found::Match { value: Some(handler), params, .. } = self.sockets.find(&Method::GET, path) {
                 request.params = params;
-                return value.call(request);
+                return handler.call(request);
             }
         }
         self.router.call(request)
+    }
+}
+
+/// An app of another interface that has WebSockets, too.
+struct Both {
+    sockets: HostedSockets,
+    others: Routed,
+}
+
+impl Handler for Both {
+    fn call(&self, request: Request) -> Reply {
+        if ws::is_asked(&request) { self.sockets.answer(request) } else { self.others.call(request) }
     }
 }
 

@@ -4,6 +4,7 @@
 //! that are left of the connection or stream. So what goes through a tunnel is the same by every version.
 
 use std::{
+    any::Any,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
@@ -16,8 +17,8 @@ use super::Response;
 pub trait BothWays: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> BothWays for T {}
 
-/// Speaks over a byte stream to its end.
-pub trait Tunnel: Send {
+/// Speaks over a byte stream to its end. [`Any`], for a carrier that has none, and can do without one that it knows.
+pub trait Tunnel: Any + Send {
     /// Runs. Ready: it has ended, everything is flushed, and the carrier closes the stream.
     fn poll(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<()>;
 

@@ -7,12 +7,15 @@
 //!                      └── shared.rs ──────┘
 //!                                          frame.rs, decoder.rs, utf8.rs, deflate.rs
 //! ```
+//!
+//! Where the carrier has messages instead of bytes, relay.rs is in the session's place.
 
 mod decoder;
 mod deflate;
 mod frame;
 mod handshake;
 mod message;
+mod relay;
 mod sender;
 mod session;
 mod shared;
@@ -20,5 +23,6 @@ mod utf8;
 
 pub use handshake::{Opening, is_asked, is_origin_allowed, upgrade_required};
 pub use message::{Close, Kind, Message, Prepared};
+pub use relay::{Outgoing, Relay};
 pub use sender::{Policy, Refused, Sender};
 pub use session::Receiver;

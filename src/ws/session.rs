@@ -134,6 +134,12 @@ impl Session {
         }
     }
 
+    /// What it shares with the application, for who takes its place.
+    pub(super) fn into_shared(mut self) -> Arc<Shared> {
+        self.has_ended = true;
+        self.shared.clone()
+    }
+
     /// Reads until nothing comes, and hands over what came. Ready: there is more, or an end.
     fn poll_read(&mut self, io: &mut dyn BothWays, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state == State::Ending {

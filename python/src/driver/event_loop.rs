@@ -33,6 +33,14 @@ impl Home {
         let context = event_loop.py().import("contextvars")?.call_method0("copy_context")?;
         Ok(Arc::new(Self { event_loop: event_loop.clone().unbind(), context: context.unbind() }))
     }
+
+    /// Whether this is the loop's thread, and the loop is running.
+    pub(crate) fn is_running_here(&self, py: Python<'_>) -> bool {
+        let running = py
+            .import(intern!(py, "asyncio"))
+            .and_then(|asyncio| asyncio.call_method0(intern!(py, "_get_running_loop")));
+        running.is_ok_and(|running| running.is(&self.event_loop))
+    }
 }
 
 /// A loop, on the thread that runs it.

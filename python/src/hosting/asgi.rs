@@ -10,8 +10,6 @@
 //!
 //! One file, because `receive` and `send` are the two ends of one exchange, and are objects that Python awaits, which takes
 //! a page each: PyO3 lets no class have the methods of a coroutine from another.
-//!
-//! WebSocket is to come: `scope.rs` makes its scope, and it has an exchange of its own beside [`Exchange`].
 
 use std::{
     fs::File,
@@ -368,17 +366,7 @@ impl Exchange {
     }
 
     fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
-        let status = message.get_item(intern!(py, "status"))?;
-        let number = status.as_ref().and_then(|status| status.extract::<u16>().ok());
-        let status = match number.and_then(|number| StatusCode::from_u16(number).ok()) {
-            Some(status) if !status.is_informational() => status,
-            _ => {
-                let found =
-                    status.map_or_else(|| Ok("none".to_owned()), |status| status.repr().map(|s| s.to_string()))?;
-                let message = format!("http.response.start has a status from 200 to 999, found {found}");
-                return Err(PyValueError::new_err(message));
-            }
-        };
+        let status = read_status(py, message, "http.response.start")?;
         let has_trailers = truth(message, intern!(py, "trailers"))?;
         self.outlet.start(Head {
             status,
@@ -472,12 +460,25 @@ impl Exchange {
     }
 }
 
+/// The status of the message that starts a response.
+pub(super) fn read_status(py: Python<'_>, message: &Bound<'_, PyDict>, kind: &str) -> PyResult<StatusCode> {
+    let status = message.get_item(intern!(py, "status"))?;
+    let number = status.as_ref().and_then(|status| status.extract::<u16>().ok());
+    match number.and_then(|number| StatusCode::from_u16(number).ok()) {
+        Some(status) if !status.is_informational() => Ok(status),
+        _ => {
+            let found = status.map_or_else(|| Ok("none".to_owned()), |status| status.repr().map(|s| s.to_string()))?;
+            Err(PyValueError::new_err(format!("{kind} has a status from 200 to 999, found {found}")))
+        }
+    }
+}
+
 /// A flag of a message that need not be there.
-fn truth(message: &Bound<'_, PyDict>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+pub(super) fn truth(message: &Bound<'_, PyDict>, name: &Bound<'_, PyString>) -> PyResult<bool> {
     message.get_item(name)?.map_or(Ok(false), |value| value.is_truthy())
 }
 
-fn read_bytes(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+pub(super) fn read_bytes(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(bytes) = body.cast::<PyBytes>() {
         return Ok(Bytes::copy_from_slice(bytes.as_bytes()));
     }
@@ -489,7 +490,7 @@ fn read_bytes(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 }
 
 /// The fields of a message.
-fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+pub(crate) fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
     let mut fields = HeaderMap::new();
     let Some(headers) = message.get_item(intern!(py, "headers"))? else { return Ok(fields) };
     if let Ok(list) = headers.cast::<PyList>() {

@@ -6,10 +6,12 @@
 //! ```
 //!
 //! `scope.rs` and `environ.rs` say what an app is told, `asgi.rs` and `wsgi.rs` how it says its response, `outlet.rs` what
-//! becomes of that, `flow.rs` how it gets to the carrier. `repeats.rs` has what most requests have in common.
+//! becomes of that, `flow.rs` how it gets to the carrier. `repeats.rs` has what most requests have in common. What ASGI apps
+//! say to WebSockets is in `websocket/hosted.rs`, and in `denial.rs` where they answer in HTTP.
 
 mod asgi;
 mod bound;
+mod denial;
 mod environ;
 mod flow;
 mod outlet;
@@ -32,7 +34,8 @@ use pyo3::{
 };
 
 pub(crate) use self::{
-    asgi::{conclude, fail, log_end},
+    asgi::{conclude, fail, log_end, read_headers},
+    denial::{Denial, Said},
     environ::environ_of,
     outlet::{Ended, Outlet},
 };

@@ -214,6 +214,11 @@ impl Outlet {
         Ok(pushed)
     }
 
+    /// The response that was made, for who gives it to the carrier in another way.
+    pub(super) fn take_response(&self) -> Option<Response> {
+        self.lock().response.take()
+    }
+
     /// Adds to the trailer section, and sends it with the last part.
     pub(super) fn trail(&self, headers: &HeaderMap, more: bool) {
         let mut state = self.lock();

@@ -153,6 +153,29 @@ impl Hosted {
     }
 }
 
+impl Hosted {
+    /// The scope of a WebSocket (WebSocket specification 2.5): that of its handshake, but for what is different.
+    pub(crate) fn socket_scope<'py>(
+        &self,
+        py: Python<'py>,
+        seen: &Seen<'_>,
+        subprotocols: &[String],
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = self.scope(py, seen)?;
+        scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
+        scope.set_item(intern!(py, "scheme"), if seen.peer.is_tls { "wss" } else { "ws" })?;
+        scope.set_item("subprotocols", PyList::new(py, subprotocols)?)?;
+        scope.del_item(intern!(py, "method"))?;
+        let extensions = PyDict::new(py);
+        extensions.set_item("websocket.http.response", PyDict::new(py))?;
+        if seen.peer.is_tls {
+            extensions.set_item(intern!(py, "tls"), tls(py, seen.peer.tls.as_deref())?)?;
+        }
+        scope.set_item(intern!(py, "extensions"), extensions)?;
+        Ok(scope)
+    }
+}
+
 /// Text of percent-encoded parts. What is no UTF-8 then is replaced: a router has refused it where there is one.
 pub(super) fn decoded<'a>(parts: &[&'a str; 2]) -> Cow<'a, str> {
     match parts {

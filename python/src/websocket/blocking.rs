@@ -156,7 +156,7 @@ impl PyBlockingWebSocket {
 
 impl PyBlockingWebSocket {
     fn wait<'py>(&self, py: Python<'py>, form: Form) -> PyResult<Bound<'py, PyAny>> {
-        Wait::new(self.inner.clone(), What::Message(form)).block(py)
+        Wait::new(What::Message(self.inner.clone(), form)).block(py)
     }
 
     fn finish(&self, py: Python<'_>, message: Prepared) -> PyResult<()> {

@@ -14,7 +14,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,7 +22,7 @@ use httpy::{
     Config, Handler, Reply, Request, Response,
     message::refusal,
     route::Pattern,
-    ws::{Close, Opening, Policy, is_origin_allowed},
+    ws::{Close, Policy, is_origin_allowed},
 };
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -36,7 +35,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{Inner, PyBlockingWebSocket, PyWebSocket, compact, response};
+use super::{Inner, PyBlockingWebSocket, PyWebSocket, Whose, compact, response};
 use crate::{
     arriving::Content,
     call::fit,
@@ -156,63 +155,54 @@ struct Route {
     config: Arc<Config>,
 }
 
-impl Route {
-    /// How long a handler may go on after the end of its WebSocket: not as long if the server stops, and waits for it.
-    fn grace(&self) -> Duration {
-        let Config { ws_handler_grace, idle_grace, .. } = *self.config;
-        if self.context.is_stopping() { ws_handler_grace.min(idle_grace) } else { ws_handler_grace }
-    }
-}
-
 /// A Python function on a route for WebSockets.
 pub(crate) struct SocketRoute(Arc<Route>);
 
 impl Handler for SocketRoute {
     fn call(&self, request: Request) -> Reply {
         let route = &self.0;
-        let opening = match Opening::read(&request, &route.config) {
-            Ok(opening) => opening,
-            Err(no) => return (*no).into(),
-        };
         let terms = &route.terms;
+        let (inner, answered) = match Inner::begin(&request, &route.context, &route.config, terms.policy, Whose::Ours) {
+            Ok(begun) => begun,
+            Err(no) => return no.into(),
+        };
         if let Some(origins) = &terms.origins
             && !is_origin_allowed(&request.headers, origins, terms.is_same_origin_allowed)
         {
             tracing::debug!(kind = "peer", "a WebSocket was refused to a page of another origin");
             return refusal(StatusCode::FORBIDDEN, "Forbidden").into();
         }
-        let Some(home) = driver::home() else { return unavailable().into() };
-        let (answer, answered) = oneshot::channel();
-        let inner = Arc::new(Inner {
-            home,
-            config: route.config.clone(),
-            policy: terms.policy,
-            offered: opening.subprotocols().to_vec(),
-            opening: std::sync::Mutex::new(Some((opening, answer))),
-            open: std::sync::OnceLock::new(),
-            chosen: std::sync::OnceLock::new(),
-            waiter: std::sync::OnceLock::new(),
-        });
         let visit = Through { route: route.clone(), inner: inner.clone(), request: Some(request), is_over: false };
         let handler = driver::run(route.kind, visit);
-        let mut opening = Opened { handler: Some(handler), answered, inner, route: route.clone() };
-        match opening.poll_now() {
-            Some(response) => response.into(),
-            None => Reply::later(opening),
-        }
+        answer(handler, answered, move |handler| {
+            let afterwards = Site::here().map(|site| site.begin_afterwards());
+            drop(spawn_local(Life { handler, inner, timer: None, _afterwards: afterwards }));
+        })
+    }
+}
+
+/// Answers a handshake as its handler says: by what it has `answered`, or by its end. One that runs on goes to `live`.
+pub(super) fn answer(
+    handler: Reply,
+    answered: oneshot::Receiver<Response>,
+    live: impl FnOnce(Reply) + Unpin + 'static,
+) -> Reply {
+    let mut opened = Opened { running: Some((handler, live)), answered: Some(answered) };
+    match opened.poll_now() {
+        Some(response) => response.into(),
+        None => Reply::later(opened),
     }
 }
 
 /// A handshake on its way to an answer.
-struct Opened {
-    /// What becomes of the handler. None once it is looked after by [`Life`].
-    handler: Option<Reply>,
-    answered: oneshot::Receiver<Response>,
-    inner: Arc<Inner>,
-    route: Arc<Route>,
+struct Opened<L> {
+    /// What becomes of the handler, and what looks after it from the answer on. None from then on.
+    running: Option<(Reply, L)>,
+    /// None once it is known that nothing will come of it.
+    answered: Option<oneshot::Receiver<Response>>,
 }
 
-impl Opened {
+impl<L: FnOnce(Reply) + Unpin> Opened<L> {
     /// The answer, if there is one already.
     fn poll_now(&mut self) -> Option<Response> {
         match Pin::new(self).poll(&mut TaskContext::from_waker(std::task::Waker::noop())) {
@@ -222,24 +212,28 @@ impl Opened {
     }
 }
 
-impl Future for Opened {
+impl<L: FnOnce(Reply) + Unpin> Future for Opened<L> {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Response> {
         let this = &mut *self;
-        if let Poll::Ready(Ok(response)) = Pin::new(&mut this.answered).poll(cx) {
-            if let Some(handler) = this.handler.take() {
-                let afterwards = Site::here().map(|site| site.begin_afterwards());
-                let (inner, route) = (this.inner.clone(), this.route.clone());
-                drop(spawn_local(Life { handler, inner, route, timer: None, _afterwards: afterwards }));
+        match this.answered.as_mut().map(|answered| Pin::new(answered).poll(cx)) {
+            Some(Poll::Ready(Ok(response))) => {
+                if let Some((handler, live)) = this.running.take() {
+                    live(handler);
+                }
+                return Poll::Ready(response);
             }
-            return Poll::Ready(response);
+            // It is not polled again.
+            Some(Poll::Ready(Err(_))) => this.answered = None,
+            Some(Poll::Pending) | None => {}
         }
-        let Some(handler) = &mut this.handler else { return Poll::Pending };
+        let Some((handler, _)) = &mut this.running else { return Poll::Pending };
         let response = ready!(Pin::new(handler).poll(cx));
-        this.handler = None;
+        this.running = None;
         // It may have answered and ended at once.
-        Poll::Ready(this.answered.try_recv().unwrap_or(response))
+        let answered = this.answered.as_mut().and_then(|answered| answered.try_recv().ok());
+        Poll::Ready(answered.unwrap_or(response))
     }
 }
 
@@ -247,7 +241,6 @@ impl Future for Opened {
 struct Life {
     handler: Reply,
     inner: Arc<Inner>,
-    route: Arc<Route>,
     timer: Option<Pin<Box<Sleep>>>,
     /// A server that stops waits for it.
     _afterwards: Option<Afterwards>,
@@ -264,7 +257,7 @@ impl Future for Life {
         if let Some(open) = this.inner.open.get() {
             ready!(open.sender.poll_ended(cx));
         }
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(this.route.grace())));
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(this.inner.grace())));
         ready!(timer.as_mut().poll(cx));
         tracing::debug!("a WebSocket's handler was cancelled, as its client has gone (ws_handler_grace)");
         Poll::Ready(())

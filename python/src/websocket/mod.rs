@@ -1,18 +1,24 @@
 //! A WebSocket as handlers have it. The protocol is the core's (`httpy::ws`).
 //!
 //! `endpoint.rs` calls the handler and looks after what becomes of it. What that gets is in `object.rs`, or `blocking.rs`, both
-//! of which are a face of what is here; `waiting.rs` is what it awaits.
+//! of which are a face of what is here; `waiting.rs` is what it awaits. `hosted.rs` is all of that for ASGI apps. `line.rs` is
+//! the carrier's side where we are a guest.
 
 mod blocking;
 mod endpoint;
+mod hosted;
+mod line;
 mod object;
 mod waiting;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use http::{HeaderMap, StatusCode, header};
 use httpy::{
-    Config, Response,
+    Config, Request, Response,
     message::refusal,
     ws::{Close, Kind, Message, Opening, Policy, Prepared, Receiver, Refused, Sender},
 };
@@ -23,10 +29,19 @@ use pyo3::{
 };
 use tokio::sync::oneshot;
 
-pub(crate) use self::{blocking::PyBlockingWebSocket, endpoint::SocketEndpoint, object::PyWebSocket};
+pub(crate) use self::{
+    blocking::PyBlockingWebSocket, endpoint::SocketEndpoint, hosted::HostedSockets, line::PyLine, object::PyWebSocket,
+};
 
 use self::waiting::{Wait, Waiter, What};
-use crate::{driver::Home, errors, fields, json, response, symbols::symbols};
+use crate::{
+    context::Context,
+    driver::{self, Home},
+    errors,
+    failures::unavailable,
+    fields, json, response,
+    symbols::symbols,
+};
 
 /// What a message is to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +55,20 @@ enum Form {
     Next,
 }
 
+/// Whose code has a WebSocket: that decides what it is raised when its client has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// A handler of ours.
+    Ours,
+    /// An ASGI app.
+    Hosted,
+}
+
 /// What the object, what is awaited of it, and what looks after its handler share.
 struct Inner {
     home: Arc<Home>,
+    context: Arc<Context>,
+    whose: Whose,
     config: Arc<Config>,
     policy: Policy,
     offered: Vec<String>,
@@ -61,6 +87,41 @@ struct Open {
 }
 
 impl Inner {
+    /// Begins with a request that asks for a WebSocket. Where the answer comes from is returned with it. The runtime's thread.
+    ///
+    /// # Errors
+    /// The response that says what is wrong with the request.
+    fn begin(
+        request: &Request,
+        context: &Arc<Context>,
+        config: &Arc<Config>,
+        policy: Policy,
+        whose: Whose,
+    ) -> Result<(Arc<Self>, oneshot::Receiver<Response>), Response> {
+        let opening = Opening::read(request, config).map_err(|no| *no)?;
+        let home = driver::home().ok_or_else(unavailable)?;
+        let (answer, answered) = oneshot::channel();
+        let inner = Self {
+            home,
+            context: context.clone(),
+            whose,
+            config: config.clone(),
+            policy,
+            offered: opening.subprotocols().to_vec(),
+            opening: Mutex::new(Some((opening, answer))),
+            open: OnceLock::new(),
+            chosen: OnceLock::new(),
+            waiter: OnceLock::new(),
+        };
+        Ok((Arc::new(inner), answered))
+    }
+
+    /// How long a handler may go on after the end of its WebSocket: not as long if the server stops, and waits for it.
+    fn grace(&self) -> Duration {
+        let Config { ws_handler_grace, idle_grace, .. } = *self.config;
+        if self.context.is_stopping() { ws_handler_grace.min(idle_grace) } else { ws_handler_grace }
+    }
+
     fn opening(&self) -> MutexGuard<'_, Option<(Opening, oneshot::Sender<Response>)>> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,6 +197,9 @@ impl Inner {
 
     /// What sending to a closed one raises.
     fn closed(&self, py: Python<'_>) -> PyErr {
+        if self.whose == Whose::Hosted {
+            return hosted::nobody_reads(py);
+        }
         match self.open.get().and_then(|open| open.sender.ended()) {
             Some(close) => self.disconnected(py, &close),
             None => errors::websocket_disconnect(py, Close::ABNORMAL, "the WebSocket is closing"),
@@ -148,7 +212,7 @@ impl Inner {
             Ok(()) => Ok(None),
             Err(Refused::Full) if self.policy == Policy::Drop => Ok(None),
             Err(Refused::Full) if self.policy == Policy::Wait => {
-                Bound::new(py, Wait::new(self.clone(), What::Room(message))).map(Some)
+                Bound::new(py, Wait::new(What::Room(self.clone(), message))).map(Some)
             }
             Err(_) => Err(self.closed(py)),
         }

@@ -226,7 +226,7 @@ impl PyWebSocket {
 
 impl PyWebSocket {
     fn wait(&self, form: Form) -> Wait {
-        Wait::new(self.inner.clone(), What::Message(form))
+        Wait::new(What::Message(self.inner.clone(), form))
     }
 
     fn begin<'py>(&self, py: Python<'py>, message: Prepared) -> PyResult<Bound<'py, PyAny>> {

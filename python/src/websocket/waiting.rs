@@ -4,7 +4,8 @@
 //! 1. What a handler's task waits for looks like a future to it, and is none: when the connection's task has news, it steps
 //!    the handler's task right there, with no callback through the loop. A message costs neither a future nor a turn of it.
 //! 2. That is right because the core wakes applications only from the connection's task, which runs below `select`, where no
-//!    task of the loop's is current. With the thread driver it is a job on the loop's thread, where none is either.
+//!    task of the loop's is current. With the thread driver it is a job on the loop's thread, where none is either. Whoever else
+//!    wakes leaves it to the loop.
 //! 3. News are only told, never handed over: what was waited for stays where it is until the task takes it, so that nothing is
 //!    lost if the task is cancelled in between.
 //! 4. One waits at a time, for messages; several may wait for room.
@@ -27,10 +28,11 @@ use pyo3::{
     types::PyDict,
 };
 
-use super::{Form, Inner};
+use super::{Form, Inner, hosted::Conversation, line::Line};
 use crate::{
     driver::{self, Entered, Home, Seat, ends_loop, pass_on},
     plan::call_one,
+    site::call_soon,
 };
 
 /// What steps a task that waits.
@@ -47,6 +49,11 @@ impl Waiter {
             is_cancelled: AtomicBool::new(false),
         };
         Ok(Arc::new(Self { news: Py::new(py, news)? }))
+    }
+
+    /// Has the loop step the task that waits, if one does. The loop's thread, where a task may be current.
+    pub(super) fn step_soon(&self, py: Python<'_>) {
+        News::step_soon(self.news.bind(py));
     }
 
     /// Steps the task that waits, if one does. The loop's thread, with no task current.
@@ -83,8 +90,15 @@ impl Wake for Waiter {
             Some(Seat::There(there)) => {
                 there.tell(Box::new(move |py, event_loop| self.step(py, event_loop.object(py))));
             }
-            // The runtime is gone, and with it the loop.
-            None => drop(self.news.get().take()),
+            // Some other thread: the loop's own, where it is no seat of ours. Or the runtime is gone, and with it the loop.
+            None => drop(Python::try_attach(|py| {
+                let home = self.news.get().home.clone();
+                if home.is_running_here(py) {
+                    self.step_soon(py);
+                } else {
+                    call_soon(home.event_loop.bind(py), Box::new(move |py, _| self.step_soon(py)));
+                }
+            })),
         }
     }
 }
@@ -187,46 +201,57 @@ impl News {
 /// What is waited for.
 pub(super) enum What {
     /// The next message.
-    Message(Form),
+    Message(Arc<Inner>, Form),
     /// Room to send this.
-    Room(Prepared),
+    Room(Arc<Inner>, Prepared),
+    /// The next message as an ASGI app has it, which begins and ends with messages that are none of the client's.
+    Event(Arc<Conversation>),
+    /// What a server whose guest we are is to send.
+    Outgoing(Arc<Line>),
+    /// Room for what it brings.
+    Incoming(Arc<Line>),
 }
 
 /// An awaitable of a WebSocket's: what a coroutine is to a task.
 #[pyclass(frozen, module = "httpy._httpy", name = "_SocketWait")]
 pub(super) struct Wait {
-    inner: Arc<Inner>,
     what: What,
     /// None before it had to wait.
     waiter: OnceLock<Arc<Waiter>>,
 }
 
 impl Wait {
-    pub(super) fn new(inner: Arc<Inner>, what: What) -> Self {
-        Self { inner, what, waiter: OnceLock::new() }
+    pub(super) fn new(what: What) -> Self {
+        Self { what, waiter: OnceLock::new() }
     }
 
     /// What steps its task. Those who wait for messages share one, as one waits at a time.
     fn waiter(&self, py: Python<'_>) -> PyResult<&Arc<Waiter>> {
-        let make = || Waiter::new(py, &self.inner.home);
-        match &self.what {
-            What::Message(_) => get_or_try_init(&self.inner.waiter, make),
-            What::Room(_) => get_or_try_init(&self.waiter, make),
-        }
+        let (home, place) = match &self.what {
+            What::Message(inner, _) => (&inner.home, &inner.waiter),
+            What::Event(conversation) => (&conversation.inner.home, &conversation.inner.waiter),
+            What::Room(inner, _) => (&inner.home, &self.waiter),
+            What::Outgoing(line) => (&line.home, &line.waiter),
+            What::Incoming(line) => (&line.home, &self.waiter),
+        };
+        get_or_try_init(place, || Waiter::new(py, home))
     }
 
     /// Looks for what is waited for. None: it is not there yet, and the waker will say when it is.
     fn poll<'py>(&self, py: Python<'py>, cx: &mut Context<'_>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &self.what {
-            What::Message(form) => match self.inner.open()?.receiver.poll_receive(cx) {
-                Poll::Ready(Ok(message)) => self.inner.shape(py, &message, *form).map(Some),
+            What::Message(inner, form) => match inner.open()?.receiver.poll_receive(cx) {
+                Poll::Ready(Ok(message)) => inner.shape(py, &message, *form).map(Some),
                 Poll::Ready(Err(_)) if *form == Form::Next => Err(PyStopAsyncIteration::new_err(())),
-                Poll::Ready(Err(close)) => Err(self.inner.disconnected(py, &close)),
+                Poll::Ready(Err(close)) => Err(inner.disconnected(py, &close)),
                 Poll::Pending => Ok(None),
             },
-            What::Room(message) => match self.inner.open()?.sender.poll_send(message, cx) {
+            What::Event(conversation) => conversation.poll_receive(py, cx),
+            What::Outgoing(line) => line.poll_outgoing(py, cx),
+            What::Incoming(line) => Ok(line.poll_room(cx).then(|| py.None().into_bound(py))),
+            What::Room(inner, message) => match inner.open()?.sender.poll_send(message, cx) {
                 Poll::Ready(Ok(_)) => Ok(Some(py.None().into_bound(py))),
-                Poll::Ready(Err(_)) => Err(self.inner.closed(py)),
+                Poll::Ready(Err(_)) => Err(inner.closed(py)),
                 Poll::Pending => Ok(None),
             },
         }

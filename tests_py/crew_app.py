@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from httpy import App, Request, StreamingResponse
+from httpy import App, Request, StreamingResponse, WebSocket
 
 
 def load(**wishes: Any) -> App:
@@ -87,6 +87,23 @@ def load(**wishes: Any) -> App:
     async def grow(mebibytes: int) -> str:
         held.append(os.urandom(1024) * 1024 * mebibytes)
         return str(os.getpid())
+
+    @app.websocket("/room/{room}")
+    async def member(ws: WebSocket, room: str) -> None:
+        await ws.accept()
+        await ws.join(room)
+        await ws.send(str(os.getpid()))
+        async for text in ws:
+            await app.broadcast(room, text, exclude=ws)
+
+    @app.get("/say/{room}/{text}")
+    async def say(room: str, text: str) -> str:
+        await app.broadcast(room, text)
+        return str(os.getpid())
+
+    @app.get("/presence/{room}")
+    async def presence(room: str) -> str:
+        return f"{app.presence(room)} {os.getpid()}"
 
     @app.get("/orphan")
     async def orphan() -> str:

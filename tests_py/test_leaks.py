@@ -271,6 +271,7 @@ WEBSOCKETS = {
     "rejected": "/websocket/rejected",
     "failing": "/websocket/failing",
     "deaf": "/websocket/deaf",
+    "room": "/websocket/room",
     "pooled": "/websocket-pooled",
 }
 # Text, masked with zeros, so that nothing is to be done for it.

@@ -16,6 +16,7 @@ use httpy::{
     message::TooLarge,
     middleware::{InFlight, within},
     route::Pattern,
+    ws::Rooms,
 };
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -150,6 +151,7 @@ impl Endpoint {
 #[derive(Clone)]
 pub(crate) struct Limits {
     pub(crate) config: Arc<Config>,
+    pub(crate) rooms: Rooms,
     max_body_bytes: u64,
     timeout: Option<Duration>,
     in_flight: InFlight,
@@ -159,6 +161,7 @@ impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             config: Arc::new(config.clone()),
+            rooms: Rooms::new(config),
             max_body_bytes: config.max_body_bytes,
             timeout: config.handler_timeout,
             in_flight: InFlight::new(config),
@@ -200,6 +203,7 @@ impl Endpoint {
             stream: self.stream,
             limits: Limits {
                 config: limits.config.clone(),
+                rooms: limits.rooms.clone(),
                 max_body_bytes: self.max_body_bytes.unwrap_or(limits.max_body_bytes),
                 timeout: self.timeout.or(limits.timeout).filter(|timeout| !timeout.is_zero()),
                 in_flight: limits.in_flight.clone(),

@@ -23,7 +23,7 @@ use httpy::{
     Config, Handler, Reply, Request, Response,
     message::refusal,
     route::Pattern,
-    ws::{Close, Opening, Policy, is_origin_allowed},
+    ws::{Close, Opening, Policy, Rooms, is_origin_allowed},
 };
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -39,7 +39,7 @@ use tokio::{
 use super::{Inner, PyBlockingWebSocket, PyWebSocket, compact, response};
 use crate::{
     arriving::Content,
-    call::fit,
+    call::{Limits, fit},
     context::{Context, PyContext},
     driver::{self, Kind, Then, Visit, Watch},
     errors,
@@ -134,7 +134,7 @@ impl SocketEndpoint {
         py: Python<'_>,
         pattern: &Pattern,
         prefix: &str,
-        config: &Arc<Config>,
+        limits: &Limits,
     ) -> PyResult<SocketRoute> {
         Ok(SocketRoute(Arc::new(Route {
             plan: Arc::new(self.plan.on_route(py, pattern, prefix)?),
@@ -142,7 +142,8 @@ impl SocketEndpoint {
             terms: self.terms.clone(),
             label: self.label.clone(),
             context: self.context.clone(),
-            config: config.clone(),
+            config: limits.config.clone(),
+            rooms: limits.rooms.clone(),
         })))
     }
 }
@@ -154,6 +155,7 @@ struct Route {
     label: String,
     context: Arc<Context>,
     config: Arc<Config>,
+    rooms: Rooms,
 }
 
 impl Route {
@@ -186,6 +188,7 @@ impl Handler for SocketRoute {
         let inner = Arc::new(Inner {
             home,
             config: route.config.clone(),
+            rooms: route.rooms.clone(),
             policy: terms.policy,
             offered: opening.subprotocols().to_vec(),
             opening: std::sync::Mutex::new(Some((opening, answer))),

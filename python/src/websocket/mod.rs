@@ -1,11 +1,12 @@
 //! A WebSocket as handlers have it. The protocol is the core's (`httpy::ws`).
 //!
 //! `endpoint.rs` calls the handler and looks after what becomes of it. What that gets is in `object.rs`, or `blocking.rs`, both
-//! of which are a face of what is here; `waiting.rs` is what it awaits.
+//! of which are a face of what is here; `waiting.rs` is what it awaits, and `rooms.rs` what sends to many.
 
 mod blocking;
 mod endpoint;
 mod object;
+mod rooms;
 mod waiting;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,7 +15,7 @@ use http::{HeaderMap, StatusCode, header};
 use httpy::{
     Config, Response,
     message::refusal,
-    ws::{Close, Kind, Message, Opening, Policy, Prepared, Receiver, Refused, Sender},
+    ws::{Close, Kind, Message, Opening, Policy, Prepared, Receiver, Refused, Rooms, Sender},
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
@@ -23,7 +24,12 @@ use pyo3::{
 };
 use tokio::sync::oneshot;
 
-pub(crate) use self::{blocking::PyBlockingWebSocket, endpoint::SocketEndpoint, object::PyWebSocket};
+pub(crate) use self::{
+    blocking::PyBlockingWebSocket,
+    endpoint::SocketEndpoint,
+    object::PyWebSocket,
+    rooms::{PyHub, PyRooms},
+};
 
 use self::waiting::{Wait, Waiter, What};
 use crate::{driver::Home, errors, fields, json, response, symbols::symbols};
@@ -44,6 +50,8 @@ enum Form {
 struct Inner {
     home: Arc<Home>,
     config: Arc<Config>,
+    /// Those of its server.
+    rooms: Rooms,
     policy: Policy,
     offered: Vec<String>,
     /// Until the handshake is answered: what accepts it, and where the answer goes.

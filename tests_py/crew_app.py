@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -19,10 +20,12 @@ def load(**wishes: Any) -> App:
     Args:
         **wishes: `fails`, a file: while it is there, loading fails. `dies`, the same: the process ends in its startup.
             `hangs`: what of the app's end hangs: "shutdown" (a coroutine), "blocked" (a function), "executor".
-            `slow_start`: seconds.
+            `slow_start`: seconds. `log_level`: what is logged, on standard error.
     """
     if os.path.exists(wishes.get("fails", "")):
         raise LookupError("no database")
+    if "log_level" in wishes:
+        logging.basicConfig(level=wishes["log_level"], format="%(message)s", stream=sys.stderr)
     app = App(title="crew")
     held: list[bytes] = []
 

@@ -77,6 +77,10 @@ class Switchboard:
     def connect_all(self) -> None:
         """Has the hub pass on what comes: from all workers, so that none misses what the first one has told."""
         if self._hub is None:
+            # Not above: it takes some time, and few need it.
+            from .logs import forward
+
+            forward()
             self._hub = _httpy.RoomHub(self._max_queue_bytes)
         for one in list(self._waiting):
             self.forget(one)

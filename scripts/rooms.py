@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Measures a broadcast to a room with many members: the time to the last delivery, and the memory of each member. Linux.
+"""Measures a broadcast to a room of many: the time to the last delivery, and the memory of each member. Linux.
 
     .venv/bin/python scripts/rooms.py [--members 10000] [--workers 1] [--rounds 15]
 
-The members are sockets of this process, on the same machine, which takes its share of the processors: the time is from
-the moment on that the server is told until the last of them has read its message. Under load, the server is told the next
-before that.
+The members are sockets of this process, on the same machine, which takes its share of the processors. The time is that
+from when the server is told to when the last of them has read its message. For the rate, messages follow each other.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ FRAME_BYTES = 2 + len(TEXT)
 # Messages that are sent one after the other, for the rate.
 BURST = 20
 PATIENCE_S = 60.0
-# The text message "say", masked with zeros, and the close that would be said to a member that is too slow.
+# The text message "say", masked with zeros.
 SAY = b"\x81\x83\0\0\0\0say"
 
 app = App()
@@ -64,7 +63,9 @@ def main() -> int:
     )
     parser.add_argument("--members", type=int, default=10_000, help="how many members the room has")
     parser.add_argument("--workers", type=int, default=1, help="how many workers serve them")
-    parser.add_argument("--rounds", type=int, default=15, help="how many messages are timed, one after the other")
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="how many messages are timed, one after the other"
+    )
     parser.add_argument("--rooms-url", help="the Redis that workers share the room by")
     options = parser.parse_args()
     count = allow_descriptors(options.members)
@@ -104,7 +105,9 @@ def measure(server: subprocess.Popen[str], port: int, count: int, options: argpa
     )
     print(f"processor time of the server for each delivery, us: {cpu * 1e6:.2f}")
     print(f"deliveries a second, {BURST} messages in a row: {statistics.median(rates):,.0f}")
-    print(f"bytes for each member: {(full - idle) / count:.0f}, after these messages {(after - idle) / count:.0f}")
+    print(
+        f"bytes for each member: {(full - idle) / count:.0f}, after these messages {(after - idle) / count:.0f}"
+    )
 
 
 def opened(port: int, path: bytes) -> socket.socket:

@@ -1,8 +1,7 @@
-"""Rooms: in one process, across workers, and across servers by Redis. What they do is tested in Rust, `tests/ws/rooms.rs`."""
+"""Rooms: in one process, across workers, and across servers by Redis. See also `tests/ws/rooms.rs` and `hub.rs`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -42,6 +41,13 @@ def opened(port: int, path: str) -> Iterator[ClientConnection]:
         yield client
 
 
+@contextlib.contextmanager
+def joined(*servers: Server, path: str = "/join?room=red") -> Iterator[list[ClientConnection]]:
+    """A client of each of these servers, in the room."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(opened(server.port, path)) for server in servers]
+
+
 def room_app() -> App:
     """An app whose WebSockets join the rooms in their query, and then say so."""
     app = App()
@@ -76,16 +82,15 @@ def test_a_message_goes_to_the_members_whatever_it_is_made_of(loop: str) -> None
         app.broadcast("nobody", "at all")
         return str(app.presence("red"))
 
-    with Server(app, port=0, loop=loop) as server:
-        with opened(server.port, "/join?room=red") as anna, opened(server.port, "/join?room=red") as bert:
-            assert _get(server.port, "/send") == "2"
-            for client in (anna, bert):
-                assert [client.recv(PATIENCE_S) for _ in range(3)] == ["text", b"bytes", b"more"]
-                assert [json.loads(client.recv(PATIENCE_S)) for _ in range(2)] == [{"a": [1, None]}, [1, 2]]
-            anna.send("who hears me?")
-            assert bert.recv(PATIENCE_S) == "who hears me?"
-            bert.send("I do")
-            assert anna.recv(PATIENCE_S) == "I do"
+    with Server(app, port=0, loop=loop) as server, joined(server, server) as (anna, bert):
+        assert _get(server.port, "/send") == "2"
+        for client in (anna, bert):
+            assert [client.recv(PATIENCE_S) for _ in range(3)] == ["text", b"bytes", b"more"]
+            assert [json.loads(client.recv(PATIENCE_S)) for _ in range(2)] == [{"a": [1, None]}, [1, 2]]
+        anna.send("who hears me?")
+        assert bert.recv(PATIENCE_S) == "who hears me?"
+        bert.send("I do")
+        assert anna.recv(PATIENCE_S) == "I do"
 
 
 def test_a_socket_joins_and_leaves_and_says_where_it_is() -> None:
@@ -162,7 +167,7 @@ def test_some_do_not_get_what_the_others_do() -> None:
         app.broadcast("red", "only to the last", exclude=iter(members[:2]))
         app.broadcast("red", "the end", exclude=None)
         for wrong in ("red", 7, [members[0], "red"]):
-            with pytest.raises(TypeError, match="exclude is a WebSocket or some of them, not (str|int)"):
+            with pytest.raises(TypeError, match=r"exclude is a WebSocket or some of them, not (str|int)"):
                 app.broadcast("red", "to nobody", exclude=wrong)  # type: ignore[arg-type]
 
         received = []
@@ -181,7 +186,10 @@ def test_some_do_not_get_what_the_others_do() -> None:
 @pytest.mark.parametrize("wrong", [7, None, {1, 2}, ("a",)])
 def test_what_is_no_message_says_so(wrong: Any) -> None:
     app = App()
-    with Server(app, port=0), pytest.raises(TypeError, match="a message to a room is str, bytes, dict or list"):
+    with (
+        Server(app, port=0),
+        pytest.raises(TypeError, match="a message to a room is str, bytes, dict or list"),
+    ):
         app.broadcast("red", wrong)
 
 
@@ -197,7 +205,11 @@ def test_from_threads_and_plain_handlers() -> None:
             app.broadcast("red", f"{text}, {app.presence('red')}", exclude=ws)
             ws.leave("red")
 
-    with Server(app, port=0) as server, opened(server.port, "/ws") as anna, opened(server.port, "/ws") as bert:
+    with (
+        Server(app, port=0) as server,
+        opened(server.port, "/ws") as anna,
+        opened(server.port, "/ws") as bert,
+    ):
         anna.send("hello")
         assert bert.recv(PATIENCE_S) == "hello, 2"
         wait_for(lambda: app.presence("red") == 1)
@@ -211,12 +223,12 @@ def test_rooms_are_those_of_the_server_and_so_of_every_app_in_it() -> None:
     app, mounted = room_app(), room_app()
     app.mount("/mounted", mounted)
 
-    with Server(app, port=0) as server:
-        with opened(server.port, "/join?room=red") as anna, opened(server.port, "/mounted/join?room=red") as bert:
-            mounted.broadcast("red", "from the mounted one")
-            assert (app.presence("red"), mounted.presence("red")) == (2, 2)
-            for client in (anna, bert):
-                assert client.recv(PATIENCE_S) == "from the mounted one"
+    below = "/mounted/join?room=red"
+    with Server(app, port=0) as server, joined(server) as (anna,), joined(server, path=below) as (bert,):
+        mounted.broadcast("red", "from the mounted one")
+        assert (app.presence("red"), mounted.presence("red")) == (2, 2)
+        for client in (anna, bert):
+            assert client.recv(PATIENCE_S) == "from the mounted one"
 
 
 def test_without_a_server_there_is_nobody_to_send_to() -> None:
@@ -234,11 +246,14 @@ def test_without_a_server_there_is_nobody_to_send_to() -> None:
 def test_two_servers_of_one_app_are_both_sent_to() -> None:
     app = room_app()
 
-    with Server(app, port=0) as first, Server(app, port=0) as second:
-        with opened(first.port, "/join?room=red") as anna, opened(second.port, "/join?room=red") as bert:
-            app.broadcast("red", "to both")
-            assert app.presence("red") == 2
-            assert (anna.recv(PATIENCE_S), bert.recv(PATIENCE_S)) == ("to both", "to both")
+    with (
+        Server(app, port=0) as first,
+        Server(app, port=0) as second,
+        joined(first, second) as (anna, bert),
+    ):
+        app.broadcast("red", "to both")
+        assert app.presence("red") == 2
+        assert (anna.recv(PATIENCE_S), bert.recv(PATIENCE_S)) == ("to both", "to both")
 
 
 def test_startup_and_shutdown_may_broadcast() -> None:
@@ -264,31 +279,30 @@ def test_startup_and_shutdown_may_broadcast() -> None:
 def test_one_slow_member_never_slows_a_room() -> None:
     app = room_app()
     text = "x" * 10_000
-    with Server(app, port=0, ws_max_queue_bytes=100_000, ws_compression=False) as server:
-        with opened(server.port, "/join?room=red") as quick, opened(server.port, "/join?room=red") as other:
-            slow = socket.create_connection(("127.0.0.1", server.port))
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            with slow:
-                slow.sendall(
-                    b"GET /join?room=red HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
-                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-                )
-                wait_for(lambda: app.presence("red") == 3)
-                # Until the system has no more room for it either.
-                for _ in range(1000):
-                    app.broadcast("red", text)
-                    assert quick.recv(PATIENCE_S) == text
-                    assert other.recv(PATIENCE_S) == text
-                    if app.presence("red") == 2:
-                        break
-                # It was promised everything: it is closed instead.
-                assert app.presence("red") == 2
+    limits = {"ws_max_queue_bytes": 100_000, "ws_compression": False}
+    with Server(app, port=0, **limits) as server, joined(server, server) as (quick, other):
+        slow = socket.create_connection(("127.0.0.1", server.port))
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with slow:
+            slow.sendall(
+                b"GET /join?room=red HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            wait_for(lambda: app.presence("red") == 3)
+            # Until the system has no more room for it either.
+            for _ in range(1000):
+                app.broadcast("red", text)
+                assert quick.recv(PATIENCE_S) == text
+                assert other.recv(PATIENCE_S) == text
+                if app.presence("red") == 2:
+                    break
+            # It was promised everything: it is closed instead.
+            assert app.presence("red") == 2
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
-pytestmark: list[Any] = []
 
 
 class Members:
@@ -569,9 +583,8 @@ def test_servers_share_their_rooms_by_redis_and_go_on_without_it(redis: Redis) -
 def test_a_server_that_ends_counts_no_more(redis: Redis) -> None:
     first, second = room_app(), room_app()
     with Server(first, port=0, rooms_url=redis.by_tcp) as server:
-        with Server(second, port=0, rooms_url=redis.by_socket) as other:
-            with opened(server.port, "/join?room=red"), opened(other.port, "/join?room=red"):
-                wait_for(lambda: (first.presence("red"), second.presence("red")) == (2, 2))
+        with Server(second, port=0, rooms_url=redis.by_socket) as other, joined(server, other):
+            wait_for(lambda: (first.presence("red"), second.presence("red")) == (2, 2))
         wait_for(lambda: first.presence("red") == 0)
 
 
@@ -611,11 +624,13 @@ def test_a_wrong_password_is_said_without_it(redis: Redis, caplog: pytest.LogCap
     assert "wr0ng-one" not in said
 
 
-@pytest.mark.parametrize("url", ["http://:s3cret@cache", "rediss://:s3cret@cache", "cache:s3cret", "redis://s3cret:x/y"])
+@pytest.mark.parametrize(
+    "url", ["http://:s3cret@cache", "rediss://:s3cret@cache", "cache:s3cret", "redis://s3cret:x/y"]
+)
 def test_what_is_wrong_with_a_url_is_said_without_it(url: str) -> None:
+    server = Server(room_app(), port=0, rooms_url=url)
     with pytest.raises(ConfigError, match="rooms_url is ") as raised:
-        with Server(room_app(), port=0, rooms_url=url):
-            pass
+        server.start()
 
     assert isinstance(raised.value, HTTPyError)
     assert "s3cret" not in str(raised.value)

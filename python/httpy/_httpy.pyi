@@ -1037,7 +1037,9 @@ class Rooms:
         message: Union[str, bytes, bytearray, memoryview, dict[str, Any], list[Any]],
         /,
         *,
-        exclude: Union[WebSocket, BlockingWebSocket, Iterable[Union[WebSocket, BlockingWebSocket]], None] = None,
+        exclude: Union[
+            WebSocket, BlockingWebSocket, Iterable[Union[WebSocket, BlockingWebSocket]], None
+        ] = None,
     ) -> Awaitable[None]:
         """Sends a message to every member of a room, without waiting for any.
 

@@ -249,7 +249,9 @@ class App(Registry, Servable):
         room: str,
         message: Union[str, bytes, bytearray, memoryview, dict[str, Any], list[Any]],
         *,
-        exclude: Union[WebSocket, BlockingWebSocket, Iterable[Union[WebSocket, BlockingWebSocket]], None] = None,
+        exclude: Union[
+            WebSocket, BlockingWebSocket, Iterable[Union[WebSocket, BlockingWebSocket]], None
+        ] = None,
     ) -> Awaitable[None]:
         """Sends a message to every WebSocket in a room, in all workers of the server.
 

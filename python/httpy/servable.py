@@ -60,7 +60,10 @@ class Servable:
     @contextlib.contextmanager
     def _having(self, rooms: Optional[_httpy.Rooms]) -> Iterator[None]:
         """The time in which this app, and those mounted in it, have a server's rooms."""
-        apps = [] if rooms is None else list(self._mounted())
+        if rooms is None:
+            yield
+            return
+        apps = list(self._mounted())
         for app in apps:
             app._rooms = [*app._rooms, rooms]
         try:

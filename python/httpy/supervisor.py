@@ -532,9 +532,7 @@ class Supervisor:
     def _start(self, slot: _Slot) -> Optional[WorkerProcess]:
         """Starts a worker; none if the system refuses, which is as a worker that ends at once."""
         try:
-            worker = WorkerProcess(
-                slot.sockets, self._work, self._generation, self._board, self._switchboard
-            )
+            worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board, self._switchboard)
         except OSError as error:
             self._rest(slot)
             _log("error", "no worker can be started: %s", error)

@@ -448,7 +448,9 @@ class WebSocket(AsyncIterator[Union[str, bytes]]):
             ValueError: if the name is too long or empty, or it is in `ws_max_rooms` rooms already.
         """
     def leave(self, room: str, /) -> Awaitable[None]:
-        """Takes it out of a room. Without effect if it is no member.
+        """Takes it out of a room.
+
+        Without effect if it is no member.
 
         Raises:
             RuntimeError: if it was not accepted.
@@ -630,7 +632,9 @@ class BlockingWebSocket(Iterator[Union[str, bytes]]):
             ValueError: if the name is too long or empty, or it is in `ws_max_rooms` rooms already.
         """
     def leave(self, room: str, /) -> None:
-        """Takes it out of a room. Without effect if it is no member.
+        """Takes it out of a room.
+
+        Without effect if it is no member.
 
         Raises:
             RuntimeError: if it was not accepted.

@@ -370,3 +370,54 @@ fn take_out(state: &mut State, room: &str, ids: &[usize]) -> Option<(Arc<str>, V
     }
     (!taken.is_empty()).then_some((name, taken))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(members: u32) -> Packet<'static> {
+        Packet::Count { room: "red", members }
+    }
+
+    #[test]
+    fn others_count_as_they_tell() {
+        let rooms = Rooms::new(&Config::default());
+        rooms.take_in(2, &count(3));
+        rooms.take_in(4, &count(5));
+        assert_eq!(rooms.count("red"), 8);
+        rooms.take_in(2, &count(1));
+        assert_eq!(rooms.count("red"), 6);
+        rooms.take_in(2, &count(0));
+        assert_eq!((rooms.count("red"), rooms.knows(2)), (5, true));
+
+        rooms.take_in(4, &Packet::Begin);
+        assert_eq!((rooms.count("red"), rooms.knows(4)), (0, true));
+        rooms.take_in(4, &count(7));
+        rooms.take_in(4, &Packet::Gone);
+        assert_eq!((rooms.count("red"), rooms.knows(4)), (0, false));
+        rooms.take_in(4, &Packet::Alive);
+        assert!(!rooms.knows(4), "what it counts is not known");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_counts_until_the_limit_and_no_longer() {
+        let silence = Duration::from_secs(30);
+        let rooms = Rooms::new(&Config::default());
+        rooms.take_in(2, &count(3));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        rooms.take_in(4, &count(5));
+        rooms.expire(silence);
+        assert_eq!(rooms.count("red"), 8);
+
+        tokio::time::advance(Duration::from_secs(1)).await;
+        rooms.expire(silence);
+        assert_eq!(rooms.count("red"), 5);
+
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_secs(20)).await;
+            rooms.take_in(4, &Packet::Alive);
+            rooms.expire(silence);
+        }
+        assert_eq!(rooms.count("red"), 5);
+    }
+}

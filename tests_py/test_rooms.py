@@ -78,6 +78,8 @@ def test_a_message_goes_to_the_members_whatever_it_is_made_of(loop: str) -> None
         await app.broadcast("red", bytearray(b"more"))
         app.broadcast("red", {"a": [1, None]})
         app.broadcast("red", [1, 2])
+        # Long enough to be compressed.
+        app.broadcast("red", "long " * 1000)
         app.broadcast("blue", "for others")
         app.broadcast("nobody", "at all")
         return str(app.presence("red"))
@@ -87,6 +89,7 @@ def test_a_message_goes_to_the_members_whatever_it_is_made_of(loop: str) -> None
         for client in (anna, bert):
             assert [client.recv(PATIENCE_S) for _ in range(3)] == ["text", b"bytes", b"more"]
             assert [json.loads(client.recv(PATIENCE_S)) for _ in range(2)] == [{"a": [1, None]}, [1, 2]]
+            assert client.recv(PATIENCE_S) == "long " * 1000
         anna.send("who hears me?")
         assert bert.recv(PATIENCE_S) == "who hears me?"
         bert.send("I do")

@@ -29,7 +29,8 @@ use tokio::{
 };
 
 use super::{
-    bus::{self, Outbox, Packet},
+    bus::{self, Outbox},
+    packet::Packet,
     rooms::Rooms,
 };
 

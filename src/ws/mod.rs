@@ -6,7 +6,7 @@
 //!            sender.rs, Receiver ◄───┴───► session.rs, run by the carrier as a `Tunnel`
 //!                      └── shared.rs ──────┘
 //!            rooms.rs                      frame.rs, decoder.rs, utf8.rs, deflate.rs
-//!               └── bus.rs: other processes, through hub.rs or redis.rs
+//!               └── bus.rs, packet.rs: other processes, through hub.rs or redis.rs
 //! ```
 
 mod bus;
@@ -16,6 +16,7 @@ mod frame;
 mod handshake;
 mod hub;
 mod message;
+mod packet;
 mod redis;
 mod rooms;
 mod sender;

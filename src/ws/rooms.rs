@@ -26,11 +26,7 @@ use std::{
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
-use super::{
-    bus::{Outbox, Packet},
-    message::Prepared,
-    sender::Sender,
-};
+use super::{bus::Outbox, message::Prepared, packet::Packet, sender::Sender};
 use crate::config::Config;
 
 /// 255 bytes. A name is what an app makes of ids and words; every process that counts members keeps it.

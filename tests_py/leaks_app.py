@@ -372,7 +372,7 @@ async def websocket(how: str, ws: WebSocket):
             await ws.join(str(id(ws)))
         async for message in ws:
             if how == "room":
-                await plain.broadcast(ws.rooms[0], message)
+                await app.broadcast(ws.rooms[0], message)
                 continue
             await ws.send(message)
             if how == "failing":

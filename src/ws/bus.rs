@@ -48,7 +48,8 @@ pub(super) async fn read_all(
     let mut delivered = 0;
     loop {
         while let Some(packet) = split(&mut buffer)? {
-            let (node, said) = Packet::read(&without_length(&packet)).map_err(io::Error::other)?;
+            let content = without_length(&packet);
+            let (node, said) = Packet::read(&content).map_err(io::Error::other)?;
             delivered += take_in(node, &said, &packet);
             if delivered >= MAX_DELIVERIES_AT_A_TIME {
                 delivered = 0;

@@ -32,8 +32,9 @@ const CHUNK_BYTES: usize = 4 * 1024;
 /// 64 KiB, likewise within a long packet: memory is taken for what comes, never for what was announced.
 const LARGE_CHUNK_BYTES: usize = 64 * 1024;
 
-/// 1024 members. After sending to so many, others get their turn.
-const MAX_DELIVERIES_AT_A_TIME: usize = 1024;
+/// 16,384 members. After so many messages were put into queues, which takes a few milliseconds, others get their turn. Sooner, each
+/// member would be written to for every message by itself: messages that come together go out together.
+pub(super) const MAX_DELIVERIES_AT_A_TIME: usize = 16_384;
 
 /// Reads packets from a byte stream until its end, and gives each to `take_in`, with its length. That returns how many members
 /// it was delivered to.

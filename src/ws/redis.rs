@@ -24,7 +24,7 @@ pub use self::url::RedisUrl;
 
 use self::resp::{Connection, PATIENCE, Value, late};
 use super::{
-    bus::Taken,
+    bus::{MAX_DELIVERIES_AT_A_TIME, Taken},
     packet::{Packet, without_length},
     rooms::Rooms,
 };
@@ -93,6 +93,7 @@ impl Rooms {
 
     async fn listen(&self, listener: &mut Connection) -> io::Result<Infallible> {
         let outbox = self.outbox();
+        let mut delivered = 0;
         loop {
             let value = timeout(SILENCE, listener.read()).await.map_err(|_| late())??;
             let Value::Array(values) = value else { continue };
@@ -121,7 +122,9 @@ impl Rooms {
                 Packet::Alive if !self.knows(node) => outbox.insist(Packet::Ask { whom: node }.write(self.node())),
                 _ => {}
             }
-            if self.take_in(node, &packet) > 0 {
+            delivered += self.take_in(node, &packet);
+            if delivered >= MAX_DELIVERIES_AT_A_TIME {
+                delivered = 0;
                 yield_now().await;
             }
         }

@@ -1,6 +1,7 @@
-"""A chat room in one page: WebSockets that send to each other.
+"""A chat in one page, with rooms: it works the same with many workers, and with Redis on many machines.
 
     python examples/chat.py
+    httpy run examples/chat.py:app --workers 2
 
 Open http://127.0.0.1:8000/ in two windows.
 """
@@ -10,21 +11,26 @@ from __future__ import annotations
 from httpy import App, HTMLResponse, WebSocket
 
 app = App(title="Chat")
-members: set[WebSocket] = set()
 
 PAGE = """<!doctype html>
 <title>Chat</title>
 <h1>Chat</h1>
+<p>Room <b id="room"></b>, <span id="present">?</span> present</p>
 <ul id="said"></ul>
 <form><input id="text" autofocus autocomplete="off"><button>Say</button></form>
 <script>
+  const where = location.hash.slice(1) || "lobby"
   const name = prompt("Who are you?") || "somebody"
-  const socket = new WebSocket(`ws://${location.host}/chat?name=${encodeURIComponent(name)}`)
+  const scheme = location.protocol === "https:" ? "wss" : "ws"
+  const path = `/rooms/${encodeURIComponent(where)}?name=${encodeURIComponent(name)}`
+  const socket = new WebSocket(`${scheme}://${location.host}${path}`)
+  room.textContent = where
   socket.onmessage = (event) => {
+    const {who, what, count} = JSON.parse(event.data)
     const line = document.createElement("li")
-    const {who, what} = JSON.parse(event.data)
     line.textContent = `${who}: ${what}`
     said.append(line)
+    present.textContent = count
   }
   socket.onclose = (event) => said.append(`closed: ${event.code} ${event.reason}`)
   document.forms[0].onsubmit = (event) => {
@@ -37,30 +43,27 @@ PAGE = """<!doctype html>
 
 @app.get("/")
 async def page() -> HTMLResponse:
-    """The page."""
+    """The page. What is behind `#` in its address is the room."""
     return HTMLResponse(PAGE)
 
 
 # Who reads too slowly loses messages, and holds nobody up. Only this page may open it.
-@app.websocket("/chat", origins=["same"], when_full="drop")
-async def chat(websocket: WebSocket, name: str = "somebody") -> None:
+@app.websocket("/rooms/{room}", origins=["same"], when_full="drop")
+async def chat(websocket: WebSocket, room: str, name: str = "somebody") -> None:
     """Somebody who talks, for as long as they are there."""
     await websocket.accept()
-    members.add(websocket)
+    await websocket.join(room)
+    await say(room, "*", f"{name} came")
     try:
-        await say("*", f"{name} came")
         async for text in websocket:
-            await say(name, str(text))
+            await say(room, name, str(text))
     finally:
-        members.discard(websocket)
-        await say("*", f"{name} left")
+        await say(room, "*", f"{name} left")
 
 
-async def say(who: str, what: str) -> None:
-    """Tells everybody."""
-    for member in list(members):
-        if member.connection_state == "open":
-            await member.send_json({"who": who, "what": what})
+async def say(room: str, who: str, what: str) -> None:
+    """Tells everybody in a room, in whichever worker they are."""
+    await app.broadcast(room, {"who": who, "what": what, "count": app.presence(room)})
 
 
 if __name__ == "__main__":

@@ -101,6 +101,17 @@ pub struct Config {
     /// How long a WebSocket's handler may go on after its client has gone, before it is cancelled. 10 s: it is told when it next
     /// uses the socket, and may have something to finish.
     pub ws_handler_grace: Duration,
+    /// How many rooms a WebSocket may be in. 100: clients say in messages which they want, and each is a name to keep, in every
+    /// process.
+    pub ws_max_rooms: usize,
+    /// How many bytes of messages to rooms may wait for another process that shares them, before more are dropped. 8 MiB: it
+    /// takes them faster than its clients do, unless it is stuck.
+    pub rooms_max_queue_bytes: usize,
+    /// The Redis through which servers on several machines share their rooms. None: those of this machine's workers are shared
+    /// without it.
+    pub rooms_url: Option<Secret>,
+    /// The channel there. Those who share it share their rooms.
+    pub rooms_channel: String,
     /// Whether WebSocket messages are compressed for clients that can (permessage-deflate, RFC 7692). Yes.
     pub ws_compression: bool,
     /// The largest window that either side keeps for that, 9 to 15 bits. 12: text gets nearly as short as with 15, while
@@ -147,9 +158,23 @@ impl Default for Config {
             ws_ping_timeout: Duration::from_secs(20),
             ws_close_timeout: Duration::from_secs(5),
             ws_handler_grace: Duration::from_secs(10),
+            ws_max_rooms: 100,
+            rooms_max_queue_bytes: 8 * 1024 * 1024,
+            rooms_url: None,
+            rooms_channel: "httpy:rooms".to_owned(),
             ws_compression: true,
             ws_compression_window_bits: 12,
         }
+    }
+}
+
+/// Text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(...)")
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from httpy import App, Request, StreamingResponse
+from httpy import App, Request, StreamingResponse, WebSocket
 
 
 def load(**wishes: Any) -> App:
@@ -19,10 +20,12 @@ def load(**wishes: Any) -> App:
     Args:
         **wishes: `fails`, a file: while it is there, loading fails. `dies`, the same: the process ends in its startup.
             `hangs`: what of the app's end hangs: "shutdown" (a coroutine), "blocked" (a function), "executor".
-            `slow_start`: seconds.
+            `slow_start`: seconds. `log_level`: what is logged, on standard error.
     """
     if os.path.exists(wishes.get("fails", "")):
         raise LookupError("no database")
+    if "log_level" in wishes:
+        logging.basicConfig(level=wishes["log_level"], format="%(message)s", stream=sys.stderr)
     app = App(title="crew")
     held: list[bytes] = []
 
@@ -87,6 +90,23 @@ def load(**wishes: Any) -> App:
     async def grow(mebibytes: int) -> str:
         held.append(os.urandom(1024) * 1024 * mebibytes)
         return str(os.getpid())
+
+    @app.websocket("/room/{room}")
+    async def member(ws: WebSocket, room: str) -> None:
+        await ws.accept()
+        await ws.join(room)
+        await ws.send(str(os.getpid()))
+        async for text in ws:
+            await app.broadcast(room, text, exclude=ws)
+
+    @app.get("/say/{room}/{text}")
+    async def say(room: str, text: str) -> str:
+        await app.broadcast(room, text)
+        return str(os.getpid())
+
+    @app.get("/presence/{room}")
+    async def presence(room: str) -> str:
+        return f"{app.presence(room)} {os.getpid()}"
 
     @app.get("/orphan")
     async def orphan() -> str:

@@ -366,7 +366,14 @@ async def websocket(how: str, ws: WebSocket):
         if how == "rejected":
             return
         await ws.accept()
+        if how == "room":
+            # One that everybody is in, and one of its own.
+            await ws.join("all")
+            await ws.join(str(id(ws)))
         async for message in ws:
+            if how == "room":
+                await app.broadcast(ws.rooms[0], message)
+                continue
             await ws.send(message)
             if how == "failing":
                 raise RuntimeError("the handler fails")

@@ -145,7 +145,7 @@ def test_every_public_name_is_described():
 
 def test_every_limit_is_described_with_its_default():
     text = (ROOT / "docs" / "running.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+|True|False) \|", text, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+|True|False|None|'[^']*') \|", text, re.MULTILINE))
 
     assert {name: ast.literal_eval(value) for name, value in rows.items()} == _httpy.defaults()
 

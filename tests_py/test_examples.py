@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from programs import running
 from support import PATIENCE_S, python
@@ -74,3 +77,32 @@ def test_the_showcase_takes_what_its_curl_command_sends() -> None:
     assert response.status == 201
     assert '"title":"More"' in content
     assert response.headers["location"] == "/api/tasks/3"
+
+
+@pytest.mark.slow
+def test_members_of_the_chat_hear_each_other_and_only_in_their_room() -> None:
+    command = python("-m", "httpy", "run", f"{EXAMPLES / 'chat.py'}:app", "--port", "0", "--workers", "2")
+    with running(command) as port:
+        url = f"ws://127.0.0.1:{port}/rooms/"
+        with connect(f"{url}lobby?name=Anna") as anna, connect(f"{url}attic?name=Carl") as carl:
+            heard = hear(anna, "Anna came") + hear(carl, "Carl came")
+            with connect(f"{url}lobby?name=Bert") as bert:
+                heard += hear(anna, "Bert came") + hear(bert, "Bert came")
+                carl.send("Is anybody there?")
+                heard += hear(carl, "Is anybody there?")
+                anna.send("Hello Bert")
+                heard += hear(anna, "Hello Bert") + hear(bert, "Hello Bert")
+            heard += hear(anna, "Bert left")
+
+    said = [(message["who"], message["what"]) for message in heard]
+    assert said.count(("Carl", "Is anybody there?")) == 1
+    assert said.count(("Anna", "Hello Bert")) == 2
+    assert [message["count"] for message in heard if "Carl" in message["who"] + message["what"]] == [1, 1]
+
+
+def hear(client: ClientConnection, wanted: str) -> list[dict[str, Any]]:
+    """Returns what is said, until this was."""
+    heard: list[dict[str, Any]] = []
+    while not heard or heard[-1]["what"] != wanted:
+        heard.append(json.loads(client.recv(PATIENCE_S)))
+    return heard

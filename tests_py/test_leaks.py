@@ -271,6 +271,7 @@ WEBSOCKETS = {
     "rejected": "/websocket/rejected",
     "failing": "/websocket/failing",
     "deaf": "/websocket/deaf",
+    "room": "/websocket/room",
     "pooled": "/websocket-pooled",
     "asgi, echo": "/asgi/echo",
     "asgi, echo, compressed": "/asgi/echo?compressed",

@@ -435,6 +435,28 @@ class WebSocket(AsyncIterator[Union[str, bytes]]):
             ValueError: if code or reason can't be sent.
             RuntimeError: if it was not accepted.
         """
+    def join(self, room: str, /) -> Awaitable[None]:
+        """Makes it a member of a room, until it leaves or ends.
+
+        It is one when this returns, awaited or not: what `App.broadcast` sends to the room comes from then on. Joining
+        twice is joining once.
+
+        Args:
+            room: Any name of 1 to 255 bytes. A room is there while it has members.
+
+        Raises:
+            WebSocketDisconnect: if it is closed, or about to be.
+            RuntimeError: if it was not accepted.
+            ValueError: if the name is too long or empty, or it is in `ws_max_rooms` rooms already.
+        """
+    def leave(self, room: str, /) -> Awaitable[None]:
+        """Takes it out of a room.
+
+        Without effect if it is no member.
+
+        Raises:
+            RuntimeError: if it was not accepted.
+        """
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Awaitable[Union[str, bytes]]: ...
     @property
@@ -455,6 +477,9 @@ class WebSocket(AsyncIterator[Union[str, bytes]]):
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol that was accepted, if one was."""
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms that it is in, sorted."""
     @property
     def request(self) -> Request:
         """The request that asked for the WebSocket."""
@@ -596,6 +621,28 @@ class BlockingWebSocket(Iterator[Union[str, bytes]]):
             ValueError: if code or reason can't be sent.
             RuntimeError: if it was not accepted.
         """
+    def join(self, room: str, /) -> None:
+        """Makes it a member of a room, until it leaves or ends.
+
+        It is one when this returns, awaited or not: what `App.broadcast` sends to the room comes from then on. Joining
+        twice is joining once.
+
+        Args:
+            room: Any name of 1 to 255 bytes. A room is there while it has members.
+
+        Raises:
+            WebSocketDisconnect: if it is closed, or about to be.
+            RuntimeError: if it was not accepted.
+            ValueError: if the name is too long or empty, or it is in `ws_max_rooms` rooms already.
+        """
+    def leave(self, room: str, /) -> None:
+        """Takes it out of a room.
+
+        Without effect if it is no member.
+
+        Raises:
+            RuntimeError: if it was not accepted.
+        """
     def __iter__(self) -> Self: ...
     def __next__(self) -> Union[str, bytes]: ...
     @property
@@ -616,6 +663,9 @@ class BlockingWebSocket(Iterator[Union[str, bytes]]):
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol that was accepted, if one was."""
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms that it is in, sorted."""
     @property
     def request(self) -> Request:
         """The request that asked for the WebSocket."""
@@ -998,6 +1048,41 @@ class Counts:
         """Returns all counts by their names."""
 
 @final
+class Rooms:
+    """The rooms of one server."""
+    def broadcast(
+        self,
+        room: str,
+        message: Union[str, bytes, bytearray, memoryview, dict[str, Any], list[Any]],
+        /,
+        *,
+        exclude: Union[
+            WebSocket, BlockingWebSocket, Iterable[Union[WebSocket, BlockingWebSocket]], None
+        ] = None,
+    ) -> Awaitable[None]:
+        """Sends a message to every member of a room, without waiting for any.
+
+        Raises:
+            ValueError: if the name has not 1 to 255 bytes, or the message more than 16 MiB.
+            TypeError: if the message is none.
+        """
+    def count(self, room: str, /) -> int:
+        """How many members a room has, in all processes."""
+
+@final
+class RoomHub:
+    """What connects the rooms of workers, on a thread of its own.
+
+    It ends when this is dropped.
+
+    Raises:
+        OSError: if the system has no thread or descriptor left.
+    """
+    def __new__(cls, max_queue_bytes: int) -> Self: ...
+    def add(self, descriptor: int, /) -> None:
+        """Connects a worker by the socket behind a descriptor, which is the hub's from now on."""
+
+@final
 class Core:
     """A bound server, run by one loop.
 
@@ -1041,6 +1126,14 @@ class Core:
 
         Raises:
             OSError: if that memory can't be used.
+        """
+    @property
+    def rooms(self) -> Rooms:
+        """The rooms of this server."""
+    def share_rooms(self, descriptor: int, /) -> None:
+        """Shares rooms with other workers, through the hub behind a socket, which is the server's from now on.
+
+        To be called before `start`.
         """
     def start(self, selector: Selector | None, event_loop: Any, /) -> None:
         """Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Optional, TextIO, TypeVar, Union
 
 from . import _httpy, hints
+from ._httpy import BlockingWebSocket, WebSocket
 from .errors import ConfigError, RouteError
 from .failures import ErrorHandlers
 from .lifespan import Lifespan, check_hook
@@ -242,6 +243,51 @@ class App(Registry, Servable):
 
             self._wsgi = WSGIGuest(self)
         return self._wsgi
+
+    def broadcast(
+        self,
+        room: str,
+        message: Union[str, bytes, bytearray, memoryview, dict[str, Any], list[Any]],
+        *,
+        exclude: Union[
+            WebSocket, BlockingWebSocket, Iterable[Union[WebSocket, BlockingWebSocket]], None
+        ] = None,
+    ) -> Awaitable[None]:
+        """Sends a message to every WebSocket in a room, in all workers of the server.
+
+        It goes out when this is called, from any thread, and waits for nobody: awaiting it is not needed, and does no
+        harm. A member that reads too slowly is dealt with as its route's `when_full` says; where that is "wait", it
+        is closed with 1008.
+
+        Args:
+            room: Its name, as given to `WebSocket.join`. A room without members is no mistake.
+            message: Text, or bytes; a dict or a list is sent as JSON, in a text message.
+            exclude: A WebSocket that does not get it, or several. Defaults to none.
+
+        Raises:
+            RuntimeError: if no server serves this app.
+            ValueError: if the name has not 1 to 255 bytes, or the message more than 16 MiB.
+            TypeError: if the message is nothing of that.
+        """
+        first, *others = self._rooms_of_servers()
+        for rooms in others:
+            rooms.broadcast(room, message, exclude=exclude)
+        return first.broadcast(room, message, exclude=exclude)
+
+    def presence(self, room: str) -> int:
+        """Returns how many WebSockets are in a room, in all workers of the server.
+
+        Those of this process are counted as they are now, those of others as they have told, a moment ago.
+
+        Raises:
+            RuntimeError: if no server serves this app.
+        """
+        return sum(rooms.count(room) for rooms in self._rooms_of_servers())
+
+    def _rooms_of_servers(self) -> list[_httpy.Rooms]:
+        if not self._rooms:
+            raise RuntimeError("no server of HTTPy serves this app now, and rooms are the server's")
+        return self._rooms
 
     def describe(self, file: Optional[TextIO] = None) -> None:
         """Prints the routes, and the chain of middleware with where each stage runs.

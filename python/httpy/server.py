@@ -374,7 +374,7 @@ class Server:
                 )
                 self._listen(core)
                 observer.starting(core)
-                async with ends_within(self._shutdown_limit(), self._app._live(contexts)):
+                async with ends_within(self._shutdown_limit(), self._app._live(contexts, core.rooms)):
                     core.start(runtime_of(loop), loop)
                     self._is_accepting = self._is_ready = True
                     observer.accepting(self, loop)

@@ -422,6 +422,10 @@ MEANINGS = {
     "ws_ping_timeout": "longest wait for anything to come after that, in seconds",
     "ws_close_timeout": "longest wait for a WebSocket client to answer a close, in seconds",
     "ws_handler_grace": "how long a WebSocket's handler may go on when its client has gone, in seconds",
+    "ws_max_rooms": "most rooms a WebSocket may be in",
+    "rooms_max_queue_bytes": "messages to rooms that may wait for another process, in bytes; more are dropped",
+    "rooms_url": "Redis that servers on several machines share their rooms by, redis://HOST:PORT/DB",
+    "rooms_channel": "channel there; who has the same shares the same rooms",
     "ws_compression": "compress WebSocket messages for clients that can (permessage-deflate)",
     "ws_compression_window_bits": "largest window that either side keeps for that, 9 to 15 bits",
     "workers": "how many processes serve; auto is one for each processor",
@@ -436,7 +440,7 @@ MEANINGS = {
 _SHORT = {"workers": "-w"}
 
 # Where a native value is shown, unless it is a limit.
-_GROUPS = {"backlog": ADDRESSES}
+_GROUPS = {"backlog": ADDRESSES, "rooms_url": PROCESSES, "rooms_channel": PROCESSES}
 
 
 def _native(defaults: Mapping[str, Any], group: str) -> Iterable[Setting]:

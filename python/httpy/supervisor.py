@@ -28,6 +28,7 @@ from . import _httpy
 from .board import make_board
 from .errors import ConfigError
 from .processes import bury_orphans, count_of, own_command
+from .rooms import Switchboard, Waiting
 from .urls import url_of, urls_of
 from .worker_process import WorkerProcess
 
@@ -161,6 +162,7 @@ class Supervisor:
         self._shared = shared
         self._reuse_port = bool(settings["reuse_port"])
         self._backlog: int = limits["backlog"]
+        self._rooms_max_queue_bytes: int = limits["rooms_max_queue_bytes"]
         self._spare_groups = predecessor.groups[1:] if predecessor else []
         self._slots = [_Slot(self._sockets_for(number)) for number in range(count_of(workers))]
         for number, group in enumerate(self._spare_groups):
@@ -171,6 +173,7 @@ class Supervisor:
         # How often the workers were restarted, by SIGHUP.
         self._generation = 0
         # With sockets of their own, the system spreads connections.
+        self._switchboard: Optional[Switchboard] = None
         self._board = None if self._reuse_port else make_board()
         self._notifier = notifier
         self._on_ready = on_ready or self._announce
@@ -201,6 +204,8 @@ class Supervisor:
             The exit status: 0 after a stop; if no worker could start 1, or 2 if the configuration is wrong.
         """
         with selectors.DefaultSelector() as self._selector, self._taking_signals():
+            if not self._config.get("rooms_url"):
+                self._switchboard = Switchboard(self._selector, self._rooms_max_queue_bytes)
             if self._predecessor is not None:
                 self._selector.register(self._predecessor, selectors.EVENT_READ)
             try:
@@ -218,6 +223,8 @@ class Supervisor:
                 for worker in self._workers():
                     worker.close()
                 self._close_sockets()
+                if self._switchboard is not None:
+                    self._switchboard.close()
                 if self._board is not None:
                     self._board.close()
 
@@ -525,7 +532,7 @@ class Supervisor:
     def _start(self, slot: _Slot) -> Optional[WorkerProcess]:
         """Starts a worker; none if the system refuses, which is as a worker that ends at once."""
         try:
-            worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board)
+            worker = WorkerProcess(slot.sockets, self._work, self._generation, self._board, self._switchboard)
         except OSError as error:
             self._rest(slot)
             _log("error", "no worker can be started: %s", error)
@@ -578,6 +585,8 @@ class Supervisor:
             if isinstance(key.fileobj, socket.socket):
                 with contextlib.suppress(BlockingIOError):
                     key.fileobj.recv(4096)
+            elif isinstance(key.fileobj, Waiting):
+                key.fileobj.hear()
         now = time.monotonic()
         if now > until + _PAUSE_S:
             for worker in self._workers():

@@ -28,6 +28,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 from typing import Any, Optional
@@ -74,6 +75,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if not told:
         return 1
     work = json.loads(told)
+    hub = sockets.pop(0) if work["has_rooms"] else None
     if work["board"] is not None:
         os.set_inheritable(work["board"][0], False)
     stop_s = work["grace"] + work["shutdown_timeout"] + _SPARE_S
@@ -82,7 +84,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     try:
         app = load(work["loader"], work["arguments"])
         server = Server(app, sockets=sockets, shared=work["foreign"], **work["config"])
-        attendance = Attendance(lines, work)
+        attendance = Attendance(lines, work, hub)
         server.run(attendance)
     except (ConfigError, RouteError) as error:
         return _fail(lines, f"httpy: error: {error}", 2)
@@ -111,8 +113,9 @@ class Attendance(Observer):
 
     signals = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name))
 
-    def __init__(self, lines: Lines, work: dict[str, Any]) -> None:
+    def __init__(self, lines: Lines, work: dict[str, Any], hub: Optional[socket.socket] = None) -> None:
         self._lines = lines
+        self._hub = hub
         self._board = work["board"]
         self._max_requests = _raised(work["max_requests"], work["recycle_jitter"])
         self._max_rss = _raised(work["max_rss"], work["recycle_jitter"])
@@ -124,7 +127,9 @@ class Attendance(Observer):
         self._is_full = False
 
     def starting(self, core: _httpy.Core) -> None:
-        """Has requests counted, and connections shared with the other workers."""
+        """Has requests counted, and connections and rooms shared with the other workers."""
+        if self._hub is not None:
+            core.share_rooms(self._hub.detach())
         if self._board is not None:
             descriptor, place = self._board
             core.share(descriptor, place)

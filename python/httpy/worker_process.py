@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, Optional
 
     from .board import Board
+    from .rooms import Switchboard
 
 # How long a stuck worker may take to say where it is stuck.
 _ABORT_S = 1.0
@@ -41,17 +43,26 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], work: dict[str, Any], generation: int, board: Optional[Board]
+        self,
+        sockets: Sequence[socket.socket],
+        work: dict[str, Any],
+        generation: int,
+        board: Optional[Board],
+        rooms: Optional[Switchboard] = None,
     ) -> None:
         self._board = board
         self._place = None if board is None else board.take_place()
         shared = [] if board is None or self._place is None else [board.descriptor]
         work = {**work, "board": [*shared, self._place] if shared else None}
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as given:
+            sockets = [given.enter_context(theirs), *sockets]
+            if rooms is not None:
+                sockets.insert(1, given.enter_context(rooms.add()))
+            work["has_rooms"] = rooms is not None
             command = [sys.executable, *python_flags(), "-m", "httpy.work"]
             try:
-                self._process = spawn(command, [theirs, *sockets], shared)
+                self._process = spawn(command, sockets, shared)
             except OSError:
                 ours.close()
                 self._free_place()

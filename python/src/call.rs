@@ -16,6 +16,7 @@ use httpy::{
     message::TooLarge,
     middleware::{InFlight, within},
     route::Pattern,
+    ws::Rooms,
 };
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -40,7 +41,7 @@ use crate::{
     response::{self, Background},
     site::Site,
     threads::Pool,
-    websocket::HostedSockets,
+    websocket::{Common, HostedSockets},
 };
 
 /// A Python function and how to call it.
@@ -151,6 +152,7 @@ impl Endpoint {
 #[derive(Clone)]
 pub(crate) struct Limits {
     pub(crate) config: Arc<Config>,
+    pub(crate) rooms: Rooms,
     max_body_bytes: u64,
     timeout: Option<Duration>,
     in_flight: InFlight,
@@ -160,6 +162,7 @@ impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             config: Arc::new(config.clone()),
+            rooms: Rooms::new(config),
             max_body_bytes: config.max_body_bytes,
             timeout: config.handler_timeout,
             in_flight: InFlight::new(config),
@@ -179,8 +182,7 @@ impl Endpoint {
     /// What answers the handshakes of WebSockets, of an app that has such: an ASGI app may.
     pub(crate) fn sockets(&self, limits: &Limits) -> Option<HostedSockets> {
         let hosted = self.hosted.as_ref().filter(|hosted| hosted.interface == Interface::Asgi)?;
-        let config = limits.config.clone();
-        Some(HostedSockets::new(hosted.clone(), self.label.clone(), self.context.clone(), config))
+        Some(HostedSockets::new(hosted.clone(), self.label.clone(), Common::new(&self.context, limits)))
     }
 
     /// The handler for one route.
@@ -208,6 +210,7 @@ impl Endpoint {
             stream: self.stream,
             limits: Limits {
                 config: limits.config.clone(),
+                rooms: limits.rooms.clone(),
                 max_body_bytes: self.max_body_bytes.unwrap_or(limits.max_body_bytes),
                 timeout: self.timeout.or(limits.timeout).filter(|timeout| !timeout.is_zero()),
                 in_flight: limits.in_flight.clone(),

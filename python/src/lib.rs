@@ -72,7 +72,7 @@ pub mod _httpy {
         tls::{Certificate, Credentials, PyTlsSession, dev_certificate, ticket_secret, tls_defaults},
         toml::read_toml,
         watch::Watch,
-        websocket::{PyBlockingWebSocket, PyWebSocket, SocketEndpoint},
+        websocket::{PyBlockingWebSocket, PyHub, PyRooms, PyWebSocket, SocketEndpoint},
     };
 
     #[cfg(unix)]

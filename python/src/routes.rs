@@ -187,7 +187,7 @@ impl Routes {
         }
         let mut sockets = Table::new();
         for (pattern, endpoint) in &entries.sockets {
-            let route = endpoint.get().on_route(py, pattern, prefix, &limits.config)?;
+            let route = endpoint.get().on_route(py, pattern, prefix, limits)?;
             sockets
                 .add(Methods::from(Method::GET), pattern.clone(), Some(Arc::new(route) as Arc<dyn Handler>))
                 .map_err(|conflict| errors::route(py, conflict.to_string()))?;

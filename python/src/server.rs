@@ -12,12 +12,13 @@ use std::{
 
 use httpy::{
     App, Config, Handler, Middleware, Reply, Request,
-    config::Supervision,
+    config::{Secret, Supervision},
     conn::{Board, Listener, Siblings},
     listen::{self, Listening, Tls},
     metrics::Metrics,
     middleware::HttpsRedirect,
     server::{Queued, deadline},
+    ws::{RedisUrl, Rooms},
 };
 use pyo3::{
     exceptions::PyRuntimeError,
@@ -38,6 +39,7 @@ use crate::{
     site::Site,
     threads,
     tls::Credentials,
+    websocket::PyRooms,
 };
 #[cfg(unix)]
 use crate::{board::SharedBoard, driver::Selector};
@@ -56,6 +58,9 @@ pub(crate) struct Core {
     count: Arc<Count>,
     metrics: Arc<Metrics>,
     board: Mutex<Option<Box<dyn Board>>>,
+    rooms: Rooms,
+    /// What connects them with those of the other workers.
+    hub: Mutex<Option<Socket>>,
 }
 
 /// A socket to be served, encrypted or not.
@@ -83,8 +88,11 @@ impl Core {
         let config = read_config(py, config)?;
         let redirect = https_redirect.map(|port| Arc::new(HttpsRedirect::new(port)) as Arc<dyn Middleware>);
         let count = Arc::<Count>::default();
-        let handler =
-            Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
+        let limits = Limits::new(&config);
+        if config.rooms_url.is_some() {
+            limits.rooms.share();
+        }
+        let handler = Paced { handler: routes.build(py, "", &limits, &Chain::new())?, count: count.clone() };
         Ok(Self {
             count,
             metrics: counts.map(|counts| counts.0.clone()).unwrap_or_default(),
@@ -95,6 +103,8 @@ impl Core {
             thread: Mutex::default(),
             stop: Mutex::default(),
             board: Mutex::default(),
+            rooms: limits.rooms,
+            hub: Mutex::default(),
         })
     }
 
@@ -136,6 +146,22 @@ impl Core {
     fn share(&self, descriptor: Descriptor, place: usize) -> PyResult<()> {
         *lock(&self.board) = Some(Box::new(SharedBoard::new(descriptor, place)?));
         Ok(())
+    }
+
+    /// The rooms of this server.
+    #[getter]
+    fn rooms(&self) -> PyRooms {
+        PyRooms(self.rooms.clone())
+    }
+
+    /// Shares rooms with other workers, through the hub behind a socket, which is the server's from now on.
+    ///
+    /// To be called before `start`.
+    #[pyo3(signature = (descriptor, /))]
+    fn share_rooms(&self, descriptor: Descriptor) {
+        // SAFETY: the caller has given it away; it is closed when the socket is dropped, and nowhere else.
+        *lock(&self.hub) = Some(unsafe { own(descriptor) });
+        self.rooms.share();
     }
 
     /// Starts serving: on the loop's own selector, or (None) beside a loop that runs or is about to.
@@ -210,10 +236,14 @@ impl Core {
         let metrics = self.metrics.clone();
         let sockets: Vec<Wanted> = lock(&self.listeners).drain(..).collect();
         let board = lock(&self.board).take();
+        let (rooms, hub) = (self.rooms.clone(), lock(&self.hub).take());
         if let Some(board) = &board {
             // Not only when the runtime gets to it: until then the others would take connections from one that is there.
             board.write(Some(0));
         }
+        // It was read before.
+        let redis = config.rooms_url.as_ref().and_then(|Secret(url)| RedisUrl::parse(url).ok());
+        let channel = config.rooms_channel.clone();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
             let mut app = App::new(handler).config(config).metrics(metrics);
@@ -231,6 +261,19 @@ impl Core {
                 credentials.offer(app.alpn());
                 watching.spawn_local(async move { credentials.watch().await });
             }
+            let is_elsewhere = redis.is_some();
+            if let Some(url) = redis {
+                let rooms = rooms.clone();
+                watching.spawn_local(async move { rooms.over_redis(&url, &channel).await });
+            }
+            if let Some(hub) = hub {
+                let rooms = rooms.clone();
+                watching.spawn_local(async move {
+                    if let Err(error) = rooms.follow(hub).await {
+                        tracing::error!(%error, "rooms are not shared with other workers any more");
+                    }
+                });
+            }
             if let Some(board) = board {
                 app = app.siblings(Siblings::new(board));
             }
@@ -246,6 +289,9 @@ impl Core {
             if let Some(site) = site {
                 // What still runs behind responses then is left to the loop, which cancels it when it ends.
                 let _ = tokio::time::timeout_at(deadline, site.rested()).await;
+            }
+            if is_elsewhere {
+                rooms.say_goodbye().await;
             }
             driver::tell(Box::new(move |py, _| {
                 if let Err(error) = done.call1(py, (cut_off,)) {
@@ -285,14 +331,14 @@ fn listen_on(sockets: Vec<Wanted>) -> io::Result<Listeners> {
 
 /// A socket as Python's `socket.detach()` gives it.
 #[cfg(unix)]
-type Descriptor = std::os::fd::RawFd;
+pub(crate) type Descriptor = std::os::fd::RawFd;
 #[cfg(windows)]
-type Descriptor = std::os::windows::io::RawSocket;
+pub(crate) type Descriptor = std::os::windows::io::RawSocket;
 
 /// # Safety
 /// The descriptor is open and nobody else's.
 #[cfg(unix)]
-unsafe fn own(descriptor: Descriptor) -> Socket {
+pub(crate) unsafe fn own(descriptor: Descriptor) -> Socket {
     use std::os::fd::FromRawFd;
     // SAFETY: as above.
     unsafe { Socket::from_raw_fd(descriptor) }
@@ -301,7 +347,7 @@ unsafe fn own(descriptor: Descriptor) -> Socket {
 /// # Safety
 /// The socket is open and nobody else's.
 #[cfg(windows)]
-unsafe fn own(descriptor: Descriptor) -> Socket {
+pub(crate) unsafe fn own(descriptor: Descriptor) -> Socket {
     use std::os::windows::io::FromRawSocket;
     // SAFETY: as above.
     unsafe { Socket::from_raw_socket(descriptor) }
@@ -410,6 +456,17 @@ pub(crate) fn read_config(py: Python<'_>, values: Option<&Bound<'_, PyDict>>) ->
             "ws_ping_timeout" => config.ws_ping_timeout = seconds()?,
             "ws_close_timeout" => config.ws_close_timeout = seconds()?,
             "ws_handler_grace" => config.ws_handler_grace = seconds()?,
+            "ws_max_rooms" => config.ws_max_rooms = narrow(size()?)?,
+            "rooms_max_queue_bytes" => config.rooms_max_queue_bytes = narrow(size()?)?,
+            "rooms_url" if value.is_none() => config.rooms_url = None,
+            "rooms_url" => {
+                let wrong = |expected: &str| errors::config(py, format!("rooms_url is {expected}"));
+                let url = value.extract::<String>().map_err(|_| wrong("a URL"))?;
+                // What was found is not shown: there may be a password in it.
+                RedisUrl::parse(&url).map_err(wrong)?;
+                config.rooms_url = Some(Secret(url));
+            }
+            "rooms_channel" => config.rooms_channel = value.extract().map_err(|_| wrong("text"))?,
             "ws_compression" => {
                 config.ws_compression = value.extract::<bool>().map_err(|_| wrong("True or False"))?;
             }
@@ -475,6 +532,10 @@ pub(crate) fn defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     values.set_item("ws_ping_timeout", config.ws_ping_timeout.as_secs_f64())?;
     values.set_item("ws_close_timeout", config.ws_close_timeout.as_secs_f64())?;
     values.set_item("ws_handler_grace", config.ws_handler_grace.as_secs_f64())?;
+    values.set_item("ws_max_rooms", config.ws_max_rooms)?;
+    values.set_item("rooms_max_queue_bytes", config.rooms_max_queue_bytes)?;
+    values.set_item("rooms_url", config.rooms_url.map(|Secret(url)| url))?;
+    values.set_item("rooms_channel", config.rooms_channel)?;
     values.set_item("ws_compression", config.ws_compression)?;
     values.set_item("ws_compression_window_bits", config.ws_compression_window_bits)?;
     Ok(values)

@@ -14,14 +14,14 @@ use http::HeaderValue;
 use super::{decoder::too_long, frame::Fault};
 
 /// 9 bits, the smallest window that zlib makes; RFC 7692 has 8.
-const MIN_WINDOW_BITS: u8 = 9;
-const MAX_WINDOW_BITS: u8 = 15;
+pub(super) const MIN_WINDOW_BITS: u8 = 9;
+pub(super) const MAX_WINDOW_BITS: u8 = 15;
 
 /// 6, zlib's own default: 9 takes three times as long for a hundredth less.
 const LEVEL: u32 = 6;
 
 /// 64 bytes. What is shorter has little to win, and costs as much to compress as to send.
-const MIN_COMPRESSED_BYTES: usize = 64;
+pub(super) const MIN_COMPRESSED_BYTES: usize = 64;
 
 /// How much is inflated at a time. 4 KiB: a bomb is noticed after that much more than the limit.
 const STEP_BYTES: usize = 4 * 1024;
@@ -192,11 +192,35 @@ impl Inflater {
 pub(super) struct Deflater {
     agreed: Agreed,
     state: Option<Box<Compress>>,
+    /// Whether the client's window has something in it that this has not deflated.
+    is_outrun: bool,
+}
+
+/// Deflates a message for everybody with a window of so many bits, whatever they were sent before. None: it goes as it is.
+pub(super) fn deflate_alone(data: &[u8], window_bits: u8) -> Option<Vec<u8>> {
+    let agreed = Agreed {
+        server_keeps_context: false,
+        client_keeps_context: false,
+        server_window_bits: window_bits,
+        client_window_bits: window_bits,
+    };
+    Deflater::new(agreed).deflate(data)
 }
 
 impl Deflater {
     pub(super) fn new(agreed: Agreed) -> Self {
-        Self { agreed, state: None }
+        Self { agreed, state: None, is_outrun: false }
+    }
+
+    /// The window that messages are deflated with.
+    pub(super) fn window_bits(&self) -> u8 {
+        self.agreed.server_window_bits
+    }
+
+    /// The client was sent a message that was deflated elsewhere: what came before that is further back in its window than is
+    /// known here, and must not be referred to any more.
+    pub(super) fn forget(&mut self) {
+        self.is_outrun = true;
     }
 
     /// Deflates a message. None: it goes as it is.
@@ -208,6 +232,10 @@ impl Deflater {
         let state = self
             .state
             .get_or_insert_with(|| Box::new(Compress::new_with_window_bits(Compression::new(LEVEL), false, bits)));
+        // Only now: most members of a room are never sent anything of their own.
+        if std::mem::take(&mut self.is_outrun) {
+            state.reset();
+        }
         let mut out = Vec::with_capacity(data.len() / 2 + MIN_COMPRESSED_BYTES);
         loop {
             if out.capacity() - out.len() < TAIL.len() + 2 {
@@ -337,6 +365,27 @@ mod tests {
 
         assert!(kept[1] * 4 < kept[0], "{kept:?}");
         assert_eq!(fresh[0], fresh[1]);
+    }
+
+    /// What is deflated for many refers to nothing before it, and what comes behind it to nothing that it has moved away.
+    #[test]
+    fn messages_for_many_come_between_those_for_one() {
+        for bits in MIN_WINDOW_BITS..=MAX_WINDOW_BITS {
+            let (mut deflater, mut inflater) = (Deflater::new(agreed(true, bits)), Inflater::new(agreed(true, bits)));
+            let (own, shared) = (sample(300), sample(2000));
+            for round in 0..4 {
+                let deflated = if round % 2 == 0 {
+                    deflater.deflate(&own).unwrap()
+                } else {
+                    deflater.forget();
+                    deflate_alone(&shared, bits).unwrap()
+                };
+                let mut out = BytesMut::new();
+                inflater.inflate(&deflated, &mut out, 2000).unwrap();
+                inflater.finish(&mut out, 2000).unwrap();
+                assert!(out == if round % 2 == 0 { &own } else { &shared }, "{bits} {round}");
+            }
+        }
     }
 
     /// RFC 7692 §7.2.3.1 and §7.2.3.4: "Hello" in the ways that the RFC shows.

@@ -1,5 +1,7 @@
 //! Frames (RFC 6455 §5.2): their heads, and masks.
 
+use bytes::Bytes;
+
 use super::message::{Close, Kind};
 
 /// What a frame is for.
@@ -168,6 +170,15 @@ pub(super) fn head(opcode: Opcode, is_compressed: bool, length: usize) -> ([u8; 
         }
     };
     (head, head_len)
+}
+
+/// The frame of a compressed message from a server.
+pub(super) fn deflated(opcode: Opcode, content: &[u8]) -> Bytes {
+    let (head, head_len) = head(opcode, true, content.len());
+    let mut frame = Vec::with_capacity(head_len + content.len());
+    frame.extend_from_slice(&head[..head_len]);
+    frame.extend_from_slice(content);
+    Bytes::from(frame)
 }
 
 /// Takes a mask off bytes, the first of which is the `offset`th of the frame's (RFC 6455 §5.3).

@@ -1,10 +1,16 @@
 //! What goes through a WebSocket: messages, and how it ends.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 
-use super::frame::{self, Opcode};
+use super::{
+    deflate::{self, MAX_WINDOW_BITS, MIN_WINDOW_BITS},
+    frame::{self, Opcode},
+};
 
 /// Whether a message is text or bytes (RFC 6455 §5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +30,23 @@ pub struct Message {
     pub data: Bytes,
 }
 
-/// A message ready to be sent: its frame is made once, however many it is sent to. A clone is two pointers and a count.
+/// A message ready to be sent: its frame is made once, however many it is sent to. A clone is three pointers and two counts.
 ///
-/// RFC 6455 §5.1: what a server sends is not masked, so the frame is the same for everybody. Only where compression was agreed
-/// on is it made anew, by each connection for itself.
+/// RFC 6455 §5.1: what a server sends is not masked, so the frame is the same for everybody. Where compression was agreed on it
+/// is made anew, by each connection for itself, which makes it shorter by what the connection has sent before; or once for all
+/// with the same window ([`Prepared::for_many`]).
 #[derive(Clone, Debug)]
 pub struct Prepared {
     kind: Kind,
     /// Head and content.
     frame: Bytes,
     head_len: u8,
+    deflated: Option<Arc<Deflated>>,
 }
+
+/// Compressed frames that are made when the first connection asks for one: one for each size of the window. None in it: the
+/// message does not deflate.
+type Deflated = [OnceLock<Option<Bytes>>; (MAX_WINDOW_BITS - MIN_WINDOW_BITS + 1) as usize];
 
 impl Prepared {
     /// Makes the frame of a text message.
@@ -52,13 +64,26 @@ impl Prepared {
         Self::new(message.kind, &message.data)
     }
 
-    fn new(kind: Kind, data: &[u8]) -> Self {
+    pub(super) fn new(kind: Kind, data: &[u8]) -> Self {
         let (head, head_len) = frame::head(Opcode::from(kind), false, data.len());
         let mut whole = Vec::with_capacity(head_len + data.len());
         whole.extend_from_slice(&head[..head_len]);
         whole.extend_from_slice(data);
         // At most ten bytes.
-        Self { kind, frame: Bytes::from(whole), head_len: head_len as u8 }
+        Self { kind, frame: Bytes::from(whole), head_len: head_len as u8, deflated: None }
+    }
+
+    /// Has the message compressed once for all it is sent to, instead of once by each connection.
+    ///
+    /// RFC 7692 §7.2.1 lets a sender refer to what it has sent before; it need not. What refers to nothing before it is
+    /// understood by everybody. That costs each connection the help of what it has sent before, for this message and the
+    /// next one.
+    #[must_use]
+    pub fn for_many(mut self) -> Self {
+        if self.deflated.is_none() && self.data().len() >= deflate::MIN_COMPRESSED_BYTES {
+            self.deflated = Some(Arc::default());
+        }
+        self
     }
 
     /// Whether it is text.
@@ -79,6 +104,21 @@ impl Prepared {
     /// Never: a frame has a head.
     pub fn is_empty(&self) -> bool {
         self.frame.is_empty()
+    }
+
+    /// Whether compressed frames of it are the same for many.
+    pub(super) fn is_for_many(&self) -> bool {
+        self.deflated.is_some()
+    }
+
+    /// The compressed frame for everybody with a window of so many bits. None: it goes as it is.
+    pub(super) fn deflated(&self, window_bits: u8) -> Option<Bytes> {
+        let place = usize::from(window_bits.checked_sub(MIN_WINDOW_BITS)?);
+        let made = self.deflated.as_ref()?.get(place)?.get_or_init(|| {
+            let deflated = deflate::deflate_alone(self.data(), window_bits)?;
+            Some(frame::deflated(Opcode::from(self.kind), &deflated))
+        });
+        made.clone()
     }
 
     pub(super) fn into_frame(self) -> Bytes {

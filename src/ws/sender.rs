@@ -8,12 +8,13 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     task::{Context, Poll},
 };
 
 use super::{
     message::{Close, Prepared},
+    rooms::Joined,
     shared::Shared,
 };
 
@@ -95,6 +96,20 @@ impl Sender {
         self.0.is_closing()
     }
 
+    /// The rooms that it is in, as [`Rooms::join`](super::Rooms::join) has put it there.
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        if self.is_closed() { Vec::new() } else { self.joined().names().to_vec() }
+    }
+
+    pub(super) fn joined(&self) -> MutexGuard<'_, Joined> {
+        self.0.joined()
+    }
+
+    /// Sends a message to a member of a room.
+    pub(super) fn send_or_close(&self, message: &Prepared) -> Result<(), Refused> {
+        self.0.send_or_close(message)
+    }
+
     /// How many bytes wait to be sent.
     pub fn queued_bytes(&self) -> usize {
         self.0.queued_bytes()
@@ -102,7 +117,7 @@ impl Sender {
 
     /// A number that no other socket of this process has while this one exists.
     pub fn id(&self) -> usize {
-        Arc::as_ptr(&self.0) as usize
+        self.0.id()
     }
 }
 

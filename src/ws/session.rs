@@ -317,14 +317,18 @@ impl Session {
     }
 
     fn encode(&mut self, message: Prepared) -> Bytes {
-        let Some(deflated) = self.deflater.as_mut().and_then(|deflater| deflater.deflate(message.data())) else {
-            return message.into_frame();
-        };
-        let (head, head_len) = frame::head(Opcode::from(message.kind()), true, deflated.len());
-        let mut frame = Vec::with_capacity(head_len + deflated.len());
-        frame.extend_from_slice(&head[..head_len]);
-        frame.extend_from_slice(&deflated);
-        Bytes::from(frame)
+        let Some(deflater) = &mut self.deflater else { return message.into_frame() };
+        if message.is_for_many() {
+            let deflated = message.deflated(deflater.window_bits());
+            if deflated.is_some() {
+                deflater.forget();
+            }
+            return deflated.unwrap_or_else(|| message.into_frame());
+        }
+        match deflater.deflate(message.data()) {
+            Some(deflated) => frame::deflated(Opcode::from(message.kind()), &deflated),
+            None => message.into_frame(),
+        }
     }
 
     /// Reads and writes until there is nothing to do. Ready: it has ended.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::{
     frame::MAX_CONTROL_BYTES,
     message::{Close, Message, Prepared},
+    rooms::Joined,
     sender::{Policy, Refused},
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     /// How much may wait to be sent, and what happens to more.
     max_queued: usize,
     policy: Policy,
+    /// The rooms that it is in.
+    joined: Mutex<Joined>,
 }
 
 #[derive(Default)]
@@ -75,7 +78,12 @@ pub(super) enum Asked {
 
 impl Shared {
     pub(super) fn new(max_queued: usize, policy: Policy) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), max_queued, policy })
+        Arc::new(Self { state: Mutex::default(), max_queued, policy, joined: Mutex::default() })
+    }
+
+    /// A number that no other has while this exists.
+    pub(super) fn id(&self) -> usize {
+        std::ptr::from_ref(self) as usize
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -85,13 +93,22 @@ impl Shared {
     // -- the application's side ------------------------------------------------------------------------------------------
 
     pub(super) fn try_send(&self, message: &Prepared) -> Result<(), Refused> {
+        self.put(message, self.policy == Policy::Close)
+    }
+
+    /// Sends a message that nobody waits to send. What was promised not to be lost can't be kept then: the socket is closed.
+    pub(super) fn send_or_close(&self, message: &Prepared) -> Result<(), Refused> {
+        self.put(message, self.policy != Policy::Drop)
+    }
+
+    fn put(&self, message: &Prepared, closes: bool) -> Result<(), Refused> {
         let mut state = self.lock();
         if state.is_closing {
             return Err(Refused::Closed);
         }
         // One that is larger than all the room is sent when nothing else waits.
         if state.outgoing_size > 0 && state.outgoing_size + message.len() > self.max_queued {
-            if self.policy == Policy::Close {
+            if closes {
                 state.outgoing.clear();
                 state.outgoing_size = 0;
                 state.ask_to_close(Close::new(Close::POLICY, "messages are read too slowly"));
@@ -157,6 +174,11 @@ impl Shared {
             None => state.mourner = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// The rooms that it is in. Whoever holds this may lock the rooms, and then the socket; never the other way round.
+    pub(super) fn joined(&self) -> MutexGuard<'_, Joined> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -296,6 +318,7 @@ impl Shared {
         drop(state);
         drop(outgoing);
         wake_all(writers);
+        self.joined().leave_all(self.id());
     }
 
     /// It has ended, behind what has come. The first end counts.

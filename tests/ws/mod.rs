@@ -2,7 +2,10 @@
 
 mod h1;
 mod h2;
+#[cfg(unix)]
+mod hub;
 mod limits;
+mod rooms;
 mod rooms_interface;
 
 use std::{future::poll_fn, sync::Arc};

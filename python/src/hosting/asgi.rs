@@ -87,7 +87,7 @@ fn arguments<'py>(
         takes_trailers,
     };
     let exchange = Bound::new(py, exchange)?;
-    let scope = hosted.scope_with(py, seen, takes_trailers)?;
+    let scope = hosted.http_scope(py, seen, takes_trailers)?;
     Ok([scope.into_any(), RECEIVE.bind(&exchange)?, SEND.bind(&exchange)?])
 }
 

@@ -115,7 +115,7 @@ impl Template {
 
 impl Hosted {
     /// The scope of a request. The caller has found out whether the client takes trailers: fields are looked through for that.
-    pub(super) fn scope_with<'py>(
+    pub(super) fn http_scope<'py>(
         &self,
         py: Python<'py>,
         seen: &Seen<'_>,
@@ -161,7 +161,7 @@ impl Hosted {
         seen: &Seen<'_>,
         subprotocols: &[String],
     ) -> PyResult<Bound<'py, PyDict>> {
-        let scope = self.scope(py, seen)?;
+        let scope = self.http_scope(py, seen, false)?;
         scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
         scope.set_item(intern!(py, "scheme"), if seen.peer.is_tls { "wss" } else { "ws" })?;
         scope.set_item("subprotocols", PyList::new(py, subprotocols)?)?;

@@ -97,6 +97,18 @@ impl PyBlockingWebSocket {
         Ok(())
     }
 
+    /// Makes it a member of a room, until it leaves or ends.
+    #[pyo3(signature = (room, /))]
+    fn join(&self, py: Python<'_>, room: &str) -> PyResult<()> {
+        self.inner.join(py, room)
+    }
+
+    /// Takes it out of a room.
+    #[pyo3(signature = (room, /))]
+    fn leave(&self, room: &str) -> PyResult<()> {
+        self.inner.leave(room)
+    }
+
     fn __iter__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -137,6 +149,12 @@ impl PyBlockingWebSocket {
     #[getter]
     fn subprotocol(&self) -> Option<&str> {
         self.inner.chosen.get().map(String::as_str)
+    }
+
+    /// The rooms that it is in, sorted.
+    #[getter]
+    fn rooms(&self) -> Vec<String> {
+        self.inner.room_names()
     }
 
     /// The request that asked for the WebSocket.

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 use httpy::{
-    Config, Handler, Reply, Request, Response,
+    Handler, Reply, Request, Response,
     message::refusal,
     route::Pattern,
     ws::{Close, Policy, is_origin_allowed},
@@ -35,10 +35,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{Inner, PyBlockingWebSocket, PyWebSocket, Whose, compact, response};
+use super::{Common, Inner, PyBlockingWebSocket, PyWebSocket, Whose, compact, response};
 use crate::{
     arriving::Content,
-    call::fit,
+    call::{Limits, fit},
     context::{Context, PyContext},
     driver::{self, Kind, Then, Visit, Watch},
     errors,
@@ -133,15 +133,14 @@ impl SocketEndpoint {
         py: Python<'_>,
         pattern: &Pattern,
         prefix: &str,
-        config: &Arc<Config>,
+        limits: &Limits,
     ) -> PyResult<SocketRoute> {
         Ok(SocketRoute(Arc::new(Route {
             plan: Arc::new(self.plan.on_route(py, pattern, prefix)?),
             kind: self.kind,
             terms: self.terms.clone(),
             label: self.label.clone(),
-            context: self.context.clone(),
-            config: config.clone(),
+            common: Common::new(&self.context, limits),
         })))
     }
 }
@@ -151,8 +150,7 @@ struct Route {
     kind: Kind,
     terms: Terms,
     label: String,
-    context: Arc<Context>,
-    config: Arc<Config>,
+    common: Arc<Common>,
 }
 
 /// A Python function on a route for WebSockets.
@@ -162,7 +160,7 @@ impl Handler for SocketRoute {
     fn call(&self, request: Request) -> Reply {
         let route = &self.0;
         let terms = &route.terms;
-        let (inner, answered) = match Inner::begin(&request, &route.context, &route.config, terms.policy, Whose::Ours) {
+        let (inner, answered) = match Inner::begin(&request, &route.common, terms.policy, Whose::Ours) {
             Ok(begun) => begun,
             Err(no) => return no.into(),
         };
@@ -280,7 +278,7 @@ impl Visit for Through {
         let (mut head, params, _body) = split(request);
         head.headers = compact(&head.headers);
         head.uri = copy(&head.uri);
-        let request = PyRequest::new(head, Content::Whole(Bytes::new()), self.route.context.clone());
+        let request = PyRequest::new(head, Content::Whole(Bytes::new()), self.route.common.context.clone());
         request.set_matched(self.route.plan.clone(), params);
         let request = Bound::new(py, request)?;
         let (inner, own) = (self.inner.clone(), request.clone().unbind());

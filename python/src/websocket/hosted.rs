@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, StatusCode, Version};
 use httpy::{
-    Config, Reply, Request, Response,
+    Reply, Request, Response,
     message::refusal,
     ws::{Close, Kind, Message, Policy, Prepared, Refused},
 };
@@ -31,12 +31,11 @@ use pyo3::{
 };
 
 use super::{
-    Inner, Whose, endpoint, prepare_bytes, prepare_text, read_close, text,
+    Common, Inner, Whose, endpoint, prepare_bytes, prepare_text, read_close, text,
     waiting::{Done, Wait, What},
 };
 use crate::{
     afterwards::followed,
-    context::Context,
     driver::{self, Follower, Then, Visit, Watch},
     errors,
     failures::{internal_error, log_failure, unavailable},
@@ -53,19 +52,18 @@ pub(crate) struct HostedSockets(Arc<Endpoint>);
 struct Endpoint {
     hosted: Arc<Hosted>,
     label: String,
-    context: Arc<Context>,
-    config: Arc<Config>,
+    common: Arc<Common>,
 }
 
 impl HostedSockets {
-    pub(crate) fn new(hosted: Arc<Hosted>, label: String, context: Arc<Context>, config: Arc<Config>) -> Self {
-        Self(Arc::new(Endpoint { hosted, label, context, config }))
+    pub(crate) fn new(hosted: Arc<Hosted>, label: String, common: Arc<Common>) -> Self {
+        Self(Arc::new(Endpoint { hosted, label, common }))
     }
 
     /// Answers a request that asks for a WebSocket.
     pub(crate) fn answer(&self, request: Request) -> Reply {
         let endpoint = &self.0;
-        let begun = Inner::begin(&request, &endpoint.context, &endpoint.config, Policy::Wait, Whose::Hosted);
+        let begun = Inner::begin(&request, &endpoint.common, Policy::Wait, Whose::Hosted);
         let (inner, answered) = match begun {
             Ok(begun) => begun,
             Err(no) => return no.into(),

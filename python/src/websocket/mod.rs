@@ -1,14 +1,15 @@
 //! A WebSocket as handlers have it. The protocol is the core's (`httpy::ws`).
 //!
 //! `endpoint.rs` calls the handler and looks after what becomes of it. What that gets is in `object.rs`, or `blocking.rs`, both
-//! of which are a face of what is here; `waiting.rs` is what it awaits. `hosted.rs` is all of that for ASGI apps. `line.rs` is
-//! the carrier's side where we are a guest.
+//! of which are a face of what is here; `waiting.rs` is what it awaits, and `rooms.rs` what sends to many. `hosted.rs` is all
+//! of that for ASGI apps. `line.rs` is the carrier's side where we are a guest.
 
 mod blocking;
 mod endpoint;
 mod hosted;
 mod line;
 mod object;
+mod rooms;
 mod waiting;
 
 use std::{
@@ -20,7 +21,7 @@ use http::{HeaderMap, StatusCode, header};
 use httpy::{
     Config, Request, Response,
     message::refusal,
-    ws::{Close, Kind, Message, Opening, Policy, Prepared, Receiver, Refused, Sender},
+    ws::{Close, Kind, Message, Opening, Policy, Prepared, Receiver, Refused, Rooms, Sender},
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
@@ -30,11 +31,17 @@ use pyo3::{
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
-    blocking::PyBlockingWebSocket, endpoint::SocketEndpoint, hosted::HostedSockets, line::PyLine, object::PyWebSocket,
+    blocking::PyBlockingWebSocket,
+    endpoint::SocketEndpoint,
+    hosted::HostedSockets,
+    line::PyLine,
+    object::PyWebSocket,
+    rooms::{PyHub, PyRooms},
 };
 
 use self::waiting::{Wait, Waiter, What};
 use crate::{
+    call::Limits,
     context::Context,
     driver::{self, Home},
     errors,
@@ -64,12 +71,25 @@ enum Whose {
     Hosted,
 }
 
+/// What all WebSockets of an endpoint have in common.
+pub(crate) struct Common {
+    context: Arc<Context>,
+    config: Arc<Config>,
+    /// Those of the server.
+    rooms: Rooms,
+}
+
+impl Common {
+    pub(crate) fn new(context: &Arc<Context>, limits: &Limits) -> Arc<Self> {
+        Arc::new(Self { context: context.clone(), config: limits.config.clone(), rooms: limits.rooms.clone() })
+    }
+}
+
 /// What the object, what is awaited of it, and what looks after its handler share.
 struct Inner {
     home: Arc<Home>,
-    context: Arc<Context>,
+    common: Arc<Common>,
     whose: Whose,
-    config: Arc<Config>,
     policy: Policy,
     offered: Vec<String>,
     /// Until the handshake is answered: what accepts it, and where the answer goes.
@@ -93,19 +113,17 @@ impl Inner {
     /// The response that says what is wrong with the request.
     fn begin(
         request: &Request,
-        context: &Arc<Context>,
-        config: &Arc<Config>,
+        common: &Arc<Common>,
         policy: Policy,
         whose: Whose,
     ) -> Result<(Arc<Self>, oneshot::Receiver<Response>), Response> {
-        let opening = Opening::read(request, config).map_err(|no| *no)?;
+        let opening = Opening::read(request, &common.config).map_err(|no| *no)?;
         let home = driver::home().ok_or_else(unavailable)?;
         let (answer, answered) = oneshot::channel();
         let inner = Self {
             home,
-            context: context.clone(),
+            common: common.clone(),
             whose,
-            config: config.clone(),
             policy,
             offered: opening.subprotocols().to_vec(),
             opening: Mutex::new(Some((opening, answer))),
@@ -118,8 +136,8 @@ impl Inner {
 
     /// How long a handler may go on after the end of its WebSocket: not as long if the server stops, and waits for it.
     fn grace(&self) -> Duration {
-        let Config { ws_handler_grace, idle_grace, .. } = *self.config;
-        if self.context.is_stopping() { ws_handler_grace.min(idle_grace) } else { ws_handler_grace }
+        let Config { ws_handler_grace, idle_grace, .. } = *self.common.config;
+        if self.common.context.is_stopping() { ws_handler_grace.min(idle_grace) } else { ws_handler_grace }
     }
 
     fn opening(&self) -> MutexGuard<'_, Option<(Opening, oneshot::Sender<Response>)>> {
@@ -142,7 +160,7 @@ impl Inner {
         let Some((opening, answer)) = self.opening().take() else {
             return Err(PyRuntimeError::new_err("the WebSocket was accepted or rejected already"));
         };
-        let accepted = opening.accept(subprotocol, headers, self.policy, &self.config);
+        let accepted = opening.accept(subprotocol, headers, self.policy, &self.common.config);
         // The handshake is answered either way: one that can't be opened is the handler's failure.
         let (response, sender, receiver) = accepted.map_err(|error| PyValueError::new_err(error.to_string()))?;
         if let Some(chosen) = subprotocol {

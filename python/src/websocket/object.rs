@@ -109,6 +109,20 @@ impl PyWebSocket {
         Done::get(py)
     }
 
+    /// Makes it a member of a room, until it leaves or ends.
+    #[pyo3(signature = (room, /))]
+    fn join<'py>(&self, py: Python<'py>, room: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.inner.join(py, room)?;
+        Done::get(py)
+    }
+
+    /// Takes it out of a room.
+    #[pyo3(signature = (room, /))]
+    fn leave<'py>(&self, py: Python<'py>, room: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.inner.leave(room)?;
+        Done::get(py)
+    }
+
     fn __aiter__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -145,6 +159,12 @@ impl PyWebSocket {
     #[getter]
     fn subprotocol(&self) -> Option<&str> {
         self.inner.chosen.get().map(String::as_str)
+    }
+
+    /// The rooms that it is in, sorted.
+    #[getter]
+    fn rooms(&self) -> Vec<String> {
+        self.inner.room_names()
     }
 
     /// The request that asked for the WebSocket.

@@ -111,7 +111,9 @@ async fn shake_hands(plain: Connection<Stream>, config: Arc<ServerConfig>) -> io
         None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed before the handshake")),
         // A method, or HTTP/2's preface. TLS begins with 0x16, a record of the handshake (RFC 8446 §5.1).
         Some(b'A'..=b'Z' | b'a'..=b'z') => {
-            refuse_plain(io).await;
+            // "PRI" begins HTTP/2's preface, and is no method (RFC 9113 §3.4).
+            let answer = if first.starts_with(b"PRI") { plain_h2_refused() } else { plain_h1_refused().into() };
+            refuse_plain(io, &answer).await;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks HTTP without TLS"));
         }
         Some(_) => {}
@@ -126,21 +128,39 @@ async fn shake_hands(plain: Connection<Stream>, config: Arc<ServerConfig>) -> io
 }
 
 /// Tells a client that it should speak TLS, and reads what it sends, so that this reaches it (RFC 9112 §9.6).
-async fn refuse_plain(mut io: Stream) {
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    let answer = format!(
-        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         content-length: {}\r\ndate: {date}\r\n\r\n{PLAIN_REFUSED}",
-        PLAIN_REFUSED.len()
-    );
+async fn refuse_plain(mut io: Stream, answer: &[u8]) {
     let _ = timeout(LINGER, async {
-        io.write_all(answer.as_bytes()).await?;
+        io.write_all(answer).await?;
         io.shutdown().await?;
         let mut rest = vec![0; 16 * 1024];
         while io.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     })
     .await;
+}
+
+fn plain_h1_refused() -> String {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
+         content-length: {}\r\ndate: {date}\r\n\r\n{PLAIN_REFUSED}",
+        PLAIN_REFUSED.len()
+    )
+}
+
+/// A response could only be for a stream that the client has opened, and which one that is, it says later. So this is SETTINGS,
+/// with which a server begins (RFC 9113 §3.4), and GOAWAY (§6.8) with the text as debug data, which clients show.
+fn plain_h2_refused() -> Vec<u8> {
+    const GOAWAY: u8 = 0x7;
+    const INADEQUATE_SECURITY: u8 = 0xc;
+    let text = PLAIN_REFUSED.trim_end();
+    // Far less than 256 bytes, so that one byte of the length is enough.
+    let length = (8 + text.len()) as u8;
+    let mut answer = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // Of the connection; no stream was looked at.
+    answer.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, INADEQUATE_SECURITY]);
+    answer.extend(text.as_bytes());
+    answer
 }
 
 fn session_of(connection: &ServerConnection) -> TlsSession {

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Secure, client_builder, secure, secure_with, tell};
-use crate::support::{Client, frames, log, ok, once, run, settle};
+use crate::support::{Client, H2Client, PREFACE, frames, log, ok, once, run, settle};
 
 #[test]
 fn speaks_tls_1_3_and_1_2_and_says_which() {
@@ -204,6 +204,28 @@ fn tells_who_speaks_http_without_tls() {
         }
         settle().await;
         assert_eq!(log.with("handshake failed error=the client speaks HTTP without TLS").len(), 2);
+    });
+}
+
+/// RFC 9113 §6.8: clients of HTTP/2 show the debug data of a GOAWAY.
+#[test]
+fn tells_who_speaks_http_2_without_tls() {
+    run(async || {
+        let served = secure(tell);
+        let mut client = H2Client::new(served.plain());
+
+        client.send(PREFACE).await;
+        client.settings(&[]).await;
+
+        assert_eq!(client.next().await, "SETTINGS: ");
+        let goaway = client.read().await.expect("a frame");
+        assert_eq!(&goaway.payload[..8], [0, 0, 0, 0, 0, 0, 0, 0xc], "INADEQUATE_SECURITY");
+        let text = std::str::from_utf8(&goaway.payload[8..]);
+        assert_eq!(text, Ok("a plain HTTP request was sent to an HTTPS port: use https://"));
+        assert_eq!(client.next().await, "END");
+        drop(client);
+        settle().await;
+        assert_eq!(served.server.metrics().get(Counted::HandshakesFailed), 1);
     });
 }
 

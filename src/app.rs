@@ -6,8 +6,9 @@ use crate::{
     config::Config,
     conn::{Listener, Siblings},
     handler::{Handler, Middleware, Stack},
+    metrics::Metrics,
     proto::{self, Negotiate, Row},
-    server::Server,
+    server::{Parts, Server},
 };
 
 /// A server about to start: middleware, a handler, protocols and limits.
@@ -17,12 +18,20 @@ pub struct App {
     rows: Vec<Row>,
     config: Config,
     siblings: Option<Siblings>,
+    metrics: Arc<Metrics>,
 }
 
 impl App {
     /// Starts from the handler that answers in the end.
     pub fn new(handler: Arc<dyn Handler>) -> Self {
-        Self { handler, middleware: Vec::new(), rows: proto::table(), config: Config::default(), siblings: None }
+        Self {
+            handler,
+            middleware: Vec::new(),
+            rows: proto::table(),
+            config: Config::default(),
+            siblings: None,
+            metrics: Arc::default(),
+        }
     }
 
     /// Adds a middleware inside those added before.
@@ -46,6 +55,13 @@ impl App {
         self
     }
 
+    /// Has it count here; without this in a place of its own.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Adds a protocol, asked before those already in the table.
     #[must_use]
     pub fn protocol(mut self, row: Row) -> Self {
@@ -61,7 +77,13 @@ impl App {
 
     /// Starts serving on `listeners`. Must be called inside a local runtime.
     pub fn start(self, listeners: Vec<Box<dyn Listener>>) -> Server {
-        let stack = Stack::new(self.middleware, self.handler);
-        Server::start(listeners, Rc::new(Negotiate::new(self.rows)), stack, Arc::new(self.config), self.siblings)
+        let parts = Parts {
+            protocol: Rc::new(Negotiate::new(self.rows)),
+            stack: Stack::new(self.middleware, self.handler),
+            config: Arc::new(self.config),
+            siblings: self.siblings,
+            metrics: self.metrics,
+        };
+        Server::start(listeners, parts)
     }
 }

@@ -51,20 +51,28 @@ pub struct Server {
     metrics: Arc<Metrics>,
 }
 
+/// What a server is made of besides its listeners.
+pub struct Parts {
+    /// What every connection speaks.
+    pub protocol: Rc<dyn Protocol<Stream>>,
+    /// What answers.
+    pub stack: Stack,
+    /// The limits.
+    pub config: Arc<Config>,
+    /// Other processes that accept from the same sockets, if there are any.
+    pub siblings: Option<Siblings>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+}
+
 impl Server {
     /// Starts accepting on every listener. Must be called inside a local runtime.
-    pub fn start(
-        listeners: Vec<Box<dyn Listener>>,
-        protocol: Rc<dyn Protocol<Stream>>,
-        stack: Stack,
-        config: Arc<Config>,
-        siblings: Option<Siblings>,
-    ) -> Self {
+    pub fn start(listeners: Vec<Box<dyn Listener>>, parts: Parts) -> Self {
+        let Parts { protocol, stack, config, siblings, metrics } = parts;
         // Half a MiB, of what loading an app has taken and left.
         give_back_memory();
         let drain = Drain::default();
         let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
-        let metrics = Arc::<Metrics>::default();
         let mut accepting = JoinSet::new();
         let stopping = watch::Sender::new(None);
         for listener in listeners {

@@ -983,11 +983,18 @@ class Selector:
         """
 
 @final
+class Counts:
+    """How often something was counted, from the first start of a server on."""
+    def __new__(cls) -> Self: ...
+    def all(self) -> dict[str, int]:
+        """Returns all counts by their names."""
+
+@final
 class Core:
     """A bound server, run by one loop.
 
     `config` has values by the names of `defaults()`; what is not named keeps its default. `https_redirect` is the port
-    to which requests that come without TLS are sent.
+    to which requests that come without TLS are sent. It counts in `counts`, if that is given.
 
     Raises:
         ConfigError: if a name or a value is wrong.
@@ -1000,6 +1007,7 @@ class Core:
         *,
         access_log: AccessLog | None = None,
         https_redirect: int | None = None,
+        counts: Counts | None = None,
     ) -> Self: ...
     def bind(self, host: str, port: int, /, *, credentials: Credentials | None = None) -> int:
         """Binds a TCP address and returns its port.

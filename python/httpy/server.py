@@ -117,6 +117,7 @@ class Server:
         self._urls = [url_of(one, tls=self._is_encrypted(one)) for one in self._sockets]
         self._redirect_port = self._find_redirect_port(https_redirect)
         self._credentials: Optional[_httpy.Credentials] = None
+        self._counts = _httpy.Counts()
         self._lock = threading.Lock()
         self._is_used = False
         self._is_accepting = False
@@ -218,6 +219,16 @@ class Server:
         credentials = self._credentials
         if credentials is not None:
             credentials.reload()
+
+    def metrics(self) -> dict[str, int]:
+        """Tells how often clients were sent away, and why; from any thread, and after the server has stopped, too.
+
+        The counts are of this process, and only grow.
+
+        Returns:
+            The counts by their names, such as `"h2_resets"`.
+        """
+        return self._counts.all()
 
     async def serve(self) -> None:
         """Serves inside the running loop until `stop` is called or the task is cancelled.
@@ -355,7 +366,11 @@ class Server:
                 if self._tls:
                     self._credentials = _httpy.Credentials(self._tls)
                 core = _httpy.Core(
-                    routes, self._config, access_log=access_log, https_redirect=self._redirect_port
+                    routes,
+                    self._config,
+                    access_log=access_log,
+                    https_redirect=self._redirect_port,
+                    counts=self._counts,
                 )
                 self._listen(core)
                 observer.starting(core)

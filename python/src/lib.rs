@@ -12,6 +12,7 @@ mod call;
 mod chain;
 mod context;
 mod cookies;
+mod counts;
 mod driver;
 mod errors;
 mod failures;
@@ -55,6 +56,7 @@ pub mod _httpy {
         arriving::Chunks,
         call::Endpoint,
         context::PyContext,
+        counts::Counts,
         fields::{Headers, MutableHeaders},
         guest::Guest,
         json::{json_dumps, json_layout, json_loads},

@@ -15,6 +15,7 @@ use httpy::{
     config::Supervision,
     conn::{Board, Listener, Siblings},
     listen::{self, Listening, Tls},
+    metrics::Metrics,
     middleware::HttpsRedirect,
     server::{Queued, deadline},
 };
@@ -30,6 +31,7 @@ use crate::{
     access_log::AccessLog,
     call::Limits,
     chain::Chain,
+    counts::Counts,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
     routes::Routes,
@@ -52,6 +54,7 @@ pub(crate) struct Core {
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
     count: Arc<Count>,
+    metrics: Arc<Metrics>,
     board: Mutex<Option<Box<dyn Board>>>,
 }
 
@@ -68,13 +71,14 @@ struct Stop {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (routes, config=None, /, *, access_log=None, https_redirect=None))]
+    #[pyo3(signature = (routes, config=None, /, *, access_log=None, https_redirect=None, counts=None))]
     fn new(
         py: Python<'_>,
         routes: &Routes,
         config: Option<&Bound<'_, PyDict>>,
         access_log: Option<&AccessLog>,
         https_redirect: Option<u16>,
+        counts: Option<&Counts>,
     ) -> PyResult<Self> {
         let config = read_config(py, config)?;
         let redirect = https_redirect.map(|port| Arc::new(HttpsRedirect::new(port)) as Arc<dyn Middleware>);
@@ -83,6 +87,7 @@ impl Core {
             Paced { handler: routes.build(py, "", &Limits::new(&config), &Chain::new())?, count: count.clone() };
         Ok(Self {
             count,
+            metrics: counts.map(|counts| counts.0.clone()).unwrap_or_default(),
             handler: Arc::new(handler),
             middleware: access_log.map(AccessLog::middleware).into_iter().chain(redirect).collect(),
             config,
@@ -202,6 +207,7 @@ impl Core {
 impl Core {
     fn serve(&self, runtime: Runtime) -> PyResult<()> {
         let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
+        let metrics = self.metrics.clone();
         let sockets: Vec<Wanted> = lock(&self.listeners).drain(..).collect();
         let board = lock(&self.board).take();
         if let Some(board) = &board {
@@ -210,7 +216,8 @@ impl Core {
         }
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(move || async move {
-            let mut app = middleware.into_iter().fold(App::new(handler).config(config), App::middleware);
+            let mut app = App::new(handler).config(config).metrics(metrics);
+            app = middleware.into_iter().fold(app, App::middleware);
             let (listeners, credentials) = match listen_on(sockets) {
                 Ok(listening) => listening,
                 Err(error) => {

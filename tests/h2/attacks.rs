@@ -214,6 +214,7 @@ fn a_client_that_sends_content_byte_by_byte_to_nobody_is_sent_away() {
         }
 
         assert!(went_away(&client.all().await, "ENHANCE_YOUR_CALM"));
+        assert_eq!(served.counted(Counted::H2Floods), 1);
     });
 }
 
@@ -260,6 +261,7 @@ fn a_head_that_unpacks_to_much_more_than_it_is_is_refused() {
             } else {
                 let rest = client.rest().await;
                 assert_eq!((answer.kind, rest.len()), (crate::support::GOAWAY, 0), "{rest:?}");
+                assert_eq!(served.counted(Counted::H2Floods), 1);
             }
         }
         assert_serves_others(&served).await;
@@ -286,6 +288,31 @@ fn more_streams_than_there_may_be_are_refused() {
         client.get(9, "/").await;
 
         assert_eq!(client.answer(9).await.1, "Hello");
+    });
+}
+
+/// Who does not stop then is as one that has the server reset streams in another way.
+#[test]
+fn a_client_that_keeps_asking_for_more_streams_is_sent_away() {
+    run(async || {
+        let mut config = calm(1_000_000, 100);
+        config.h2_max_concurrent_streams = 3;
+        let served = serve_with(config, |request: Request| match request.path() {
+            "/" => hello(request),
+            _ => never(request),
+        });
+        let mut client = served.connect_h2(&[]).await;
+
+        for n in 0..103 {
+            client.get(2 * n + 1, "/never").await;
+        }
+        let refused = client.all().await;
+        assert_eq!(refused.iter().filter(|frame| frame.ends_with("REFUSED_STREAM")).count(), 100, "{refused:?}");
+        client.get(207, "/never").await;
+
+        assert!(went_away(&client.all().await, "ENHANCE_YOUR_CALM"));
+        assert_eq!(served.counted(Counted::H2Resets) + served.counted(Counted::H2Floods), 1);
+        assert_serves_others(&served).await;
     });
 }
 
@@ -342,6 +369,7 @@ fn a_client_that_takes_content_in_crumbs_is_sent_away() {
         let all = client.all().await;
         assert!(went_away(&all, "ENHANCE_YOUR_CALM"), "{all:?}");
         assert!(all.iter().filter(|frame| *frame == "DATA 1: x").count() <= 110, "{all:?}");
+        assert_eq!(served.counted(Counted::H2IdleFrames), 1);
         assert_serves_others(&served).await;
     });
 }

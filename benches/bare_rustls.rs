@@ -1,5 +1,6 @@
 //! The least that a server with TLS can be, for `scripts/handshakes.py` to compare with: it shakes hands, and reads until the
-//! client closes.
+//! client closes. Sessions are resumed by tickets, as HTTPy's are: a server that remembers them instead has less to do, and
+//! nothing that another process could resume.
 //!
 //! usage: `bare-rustls PORT CERT.pem KEY.pem`
 
@@ -23,10 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port: u16 = port.parse()?;
     let chain = CertificateDer::pem_file_iter(chain)?.collect::<Result<Vec<_>, _>>()?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {

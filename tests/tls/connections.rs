@@ -223,6 +223,8 @@ fn tells_who_speaks_http_2_without_tls() {
         let text = std::str::from_utf8(&goaway.payload[8..]);
         assert_eq!(text, Ok("a plain HTTP request was sent to an HTTPS port: use https://"));
         assert_eq!(client.next().await, "END");
+        drop(client);
+        settle().await;
         assert_eq!(served.server.metrics().get(Counted::HandshakesFailed), 1);
     });
 }

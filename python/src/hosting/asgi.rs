@@ -39,6 +39,7 @@ use super::{
 };
 use crate::{
     arriving::{Content, End, Found},
+    errors,
     failures::{internal_error, log_failure},
     fields,
     plan::vectorcall,
@@ -176,7 +177,10 @@ impl Exchange {
         loop {
             let future = match self.next(py) {
                 Next::Chunk(chunk, more) => return Err(request_message(py, &chunk, more)?),
-                Next::Disconnect => return Err(disconnect_message(py)?),
+                Next::Disconnect => {
+                    self.outlet.note_told(py);
+                    return Err(disconnect_message(py)?);
+                }
                 Next::Content(inbox) => inbox.wait_with_future(py)?,
                 Next::Leaving => self.outlet.wait_to_leave(py)?,
             };
@@ -253,9 +257,11 @@ struct Send(Arc<Exchange>);
 impl Send {
     #[pyo3(signature = (message, /))]
     fn __call__(&self, py: Python<'_>, message: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match self.0.send(py, message)? {
-            Some(room) => Ok(room.into_any()),
-            None => done(py),
+        match self.0.send(py, message) {
+            Ok(Some(room)) => Ok(room.into_any()),
+            Ok(None) => done(py),
+            Err(error) if errors::is_client_disconnected(py, &error) && self.0.outlet.is_sparing(py) => done(py),
+            Err(error) => Err(error),
         }
     }
 }
@@ -596,7 +602,7 @@ impl EndInside {
 
 /// Logs what an app raised behind its response, unless it only says that the client has left.
 pub(crate) fn log_end(py: Python<'_>, outlet: &Outlet, label: &str, target: &str, error: &PyErr) {
-    if outlet.is_gone() && crate::errors::follows_client_disconnected(py, error) {
+    if outlet.is_gone() && errors::follows_client_disconnected(py, error) {
         tracing::debug!(%target, "the client went away before a hosted app had sent everything");
         return;
     }

@@ -68,7 +68,7 @@ impl HostedSockets {
         let begun = Inner::begin(&request, &endpoint.context, &endpoint.config, Policy::Wait, Whose::Hosted);
         let (inner, answered) = match begun {
             Ok(begun) => begun,
-            Err(no) => return no.into(),
+            Err(no) => return (*no).into(),
         };
         let conversation = Arc::new(Conversation {
             inner,

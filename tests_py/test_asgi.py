@@ -346,6 +346,49 @@ def test_a_client_that_leaves_within_the_response_is_told_to_send(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
+def test_a_task_that_listens_has_a_moment_before_sending_is_an_error(driver: str, seen: Seen) -> None:
+    """As Django does it, which cancels from there what sends."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await read(receive)
+        await send(OK)
+
+        async def stream() -> None:
+            try:
+                while True:
+                    await send({**MORE, "body": b"x" * 65536})
+                    await asyncio.sleep(0)
+            except BaseException as error:
+                seen.put(type(error))
+                raise
+
+        tasks = [asyncio.ensure_future(receive()), asyncio.ensure_future(stream())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        tasks[1].cancel()
+
+    with serving(app, loop=driver) as client, client.stream("GET", "/") as response:
+        next(response.iter_raw())
+        response.close()
+        assert seen.wait() == [asyncio.CancelledError]
+
+
+def test_a_task_that_listens_and_does_not_act_spares_nobody_for_ever(driver: str, seen: Seen) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await read(receive)
+        await send(OK)
+        listening = asyncio.ensure_future(receive())
+        try:
+            while True:
+                await send({**MORE, "body": b"x" * 65536})
+        except OSError:
+            seen.put((await listening)["type"])
+
+    with serving(app, loop=driver) as client, client.stream("GET", "/") as response:
+        next(response.iter_raw())
+        response.close()
+        assert seen.wait() == ["http.disconnect"]
+
+
 def test_asking_for_a_disconnect_again_and_again_is_possible(seen: Seen) -> None:
     """As Starlette's `request.is_disconnected` does: it cancels what it awaits."""
 

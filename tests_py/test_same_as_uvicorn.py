@@ -13,7 +13,7 @@ import functools
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, Optional
 
 import pytest
@@ -674,3 +674,234 @@ def test_lifespan_is_the_same(
     caplog.set_level(logging.CRITICAL)
 
     assert life(functools.partial(in_httpy, loop=driver), mode, lifespan) == life(in_uvicorn, mode, lifespan)
+
+
+# -- frameworks --------------------------------------------------------------------------------------------------------
+
+
+class Noted:
+    """What a handler of a framework has gone through."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: str) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait(self, event: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: event in self.events, PATIENCE_S), self.events
+
+
+async def without_end(note: Noted) -> AsyncIterator[bytes]:
+    """Is content until nobody wants more."""
+    try:
+        while True:
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+    except BaseException as error:
+        note(type(error).__name__)
+        raise
+    finally:
+        note("closed")
+
+
+def starlette_app(note: Noted, lifespan: str) -> Any:
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse, StreamingResponse
+    from starlette.routing import Route
+
+    @contextlib.asynccontextmanager
+    async def living(app: Any) -> AsyncIterator[None]:
+        if lifespan == "startup":
+            raise ValueError("of its own")
+        yield
+        note("shutdown")
+        if lifespan == "shutdown":
+            raise ValueError("of its own")
+
+    async def index(request: Any) -> Any:
+        return PlainTextResponse("index")
+
+    async def stream(request: Any) -> Any:
+        return StreamingResponse(without_end(note))
+
+    async def breaks(request: Any) -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"more"
+            raise ValueError("of its own")
+
+        return StreamingResponse(chunks())
+
+    async def asks(request: Any) -> Any:
+        await request.body()
+        note("begun")
+        while not await request.is_disconnected():
+            await asyncio.sleep(0.001)
+        note("disconnected")
+        return PlainTextResponse("to nobody")
+
+    async def uploads(request: Any) -> Any:
+        from starlette.requests import ClientDisconnect
+
+        note("begun")
+        try:
+            async for _ in request.stream():
+                pass
+        except ClientDisconnect:
+            note("ClientDisconnect")
+        return PlainTextResponse("to nobody")
+
+    routes = [
+        Route(f"/{view.__name__}", view, methods=["GET", "POST"]) for view in (stream, breaks, asks, uploads)
+    ]
+    return Starlette(routes=[Route("/", index), *routes], lifespan=living)
+
+
+def django_app(note: Noted, lifespan: str) -> Any:
+    """Has no lifespan: Django raises then."""
+    import django
+    from django.conf import settings
+    from django.core.handlers.asgi import ASGIHandler
+    from django.http import HttpResponse, StreamingHttpResponse
+    from django.urls import path
+
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF="", ALLOWED_HOSTS=["*"], SECRET_KEY="x", MIDDLEWARE=[])
+        django.setup(set_prefix=False)
+
+    async def index(request: Any) -> Any:
+        return HttpResponse("index")
+
+    async def stream(request: Any) -> Any:
+        return StreamingHttpResponse(without_end(note))
+
+    async def breaks(request: Any) -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"more"
+            raise ValueError("of its own")
+
+        return StreamingHttpResponse(chunks())
+
+    async def waits(request: Any) -> Any:
+        note("begun")
+        try:
+            await asyncio.sleep(PATIENCE_S * 10)
+        except asyncio.CancelledError:
+            note("cancelled")
+            raise
+
+    class Handler(ASGIHandler):
+        def resolve_request(self, request: Any) -> Any:
+            # Not the process's: other tests have a project of their own.
+            request.urlconf = urls
+            return super().resolve_request(request)
+
+    views = {"": index, "stream": stream, "breaks": breaks, "waits": waits}
+    urls = type("Urls", (), {"urlpatterns": [path(name, view) for name, view in views.items()]})
+    return Handler()
+
+
+def target(path: str, method: str = "GET", *lines: str, content: bytes = b"") -> bytes:
+    """A request for a path."""
+    return asking(method, *lines, content=content).replace(b" / ", f" {path} ".encode(), 1)
+
+
+def leaves_within(path: str) -> Client:
+    """A client that reads some of a response, and leaves."""
+
+    def client(port: int) -> Any:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+            connection.sendall(target(path))
+            return connection.recv(12)
+
+    return client
+
+
+def leaves_when(event: str, request: bytes) -> Callable[[int, Noted], Any]:
+    """A client that leaves without an answer once a handler has begun."""
+
+    def client(port: int, note: Noted) -> Any:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+            connection.sendall(request)
+            note.wait(event)
+            return "left"
+
+    return client
+
+
+def unaware(client: Client) -> Callable[[int, Noted], Any]:
+    return lambda port, note: client(port)
+
+
+POSTING = target("/uploads", "POST", "content-length: 10", content=b"x")
+FRAMEWORKS: dict[str, tuple[Any, str, Callable[[int, Noted], Any], str]] = {
+    # The app, what its lifespan does, the client, and what is noted last.
+    "starlette, a page": (starlette_app, "", unaware(over_http(target("/"))), ""),
+    "starlette, a client that leaves a stream": (
+        starlette_app,
+        "",
+        unaware(leaves_within("/stream")),
+        "closed",
+    ),
+    "starlette, a stream that fails": (starlette_app, "", unaware(over_http(target("/breaks"))), ""),
+    "starlette, a client that is asked for": (
+        starlette_app,
+        "",
+        leaves_when("begun", target("/asks")),
+        "disconnected",
+    ),
+    "starlette, an upload that is cut off": (
+        starlette_app,
+        "",
+        leaves_when("begun", POSTING),
+        "ClientDisconnect",
+    ),
+    "starlette, a startup that fails": (starlette_app, "startup", unaware(GET), ""),
+    "starlette, a shutdown that fails": (starlette_app, "shutdown", unaware(GET), ""),
+    "django, a page": (django_app, "", unaware(over_http(target("/"))), ""),
+    "django, a client that leaves a stream": (django_app, "", unaware(leaves_within("/stream")), "closed"),
+    "django, a stream that fails": (django_app, "", unaware(over_http(target("/breaks"))), ""),
+    "django, a client that leaves a view": (
+        django_app,
+        "",
+        leaves_when("begun", target("/waits")),
+        "cancelled",
+    ),
+}
+
+
+CLOSED = ["starlette, a client that leaves a stream"]
+
+
+def lived(serving: Any, name: str) -> Any:
+    make, lifespan, client, last = FRAMEWORKS[name]
+    note = Noted()
+    seen: Any = "not served"
+    with (
+        contextlib.suppress(RuntimeError, ValueError),
+        serving(make(note, lifespan), lifespan="auto") as port,
+    ):
+        seen = client(port, note)
+        if last:
+            note.wait(last)
+    return seen, note.events
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_frameworks_go_through_the_same(name: str, driver: str, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip(name.partition(",")[0])
+    caplog.set_level(logging.CRITICAL)
+
+    ours, theirs = lived(functools.partial(in_httpy, loop=driver), name), lived(in_uvicorn, name)
+
+    if name in CLOSED:
+        # uvicorn says that it keeps HTTP 2.3, and Starlette listens for a disconnect itself there, and cancels. From
+        # 2.4 on it leaves that to `send`, whose error closes the generator.
+        assert theirs[1] == ["CancelledError", "closed", "shutdown"]
+        assert ours == (theirs[0], ["GeneratorExit", "closed", "shutdown"])
+    else:
+        assert ours == theirs

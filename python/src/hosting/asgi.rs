@@ -41,6 +41,7 @@ use super::{
 };
 use crate::{
     arriving::{Content, End, Found},
+    errors,
     failures::{internal_error, log_failure},
     fields,
     plan::vectorcall,
@@ -178,7 +179,10 @@ impl Exchange {
         loop {
             let future = match self.next(py) {
                 Next::Chunk(chunk, more) => return Err(request_message(py, &chunk, more)?),
-                Next::Disconnect => return Err(disconnect_message(py)?),
+                Next::Disconnect => {
+                    self.outlet.note_told(py);
+                    return Err(disconnect_message(py)?);
+                }
                 Next::Content(inbox) => inbox.wait_with_future(py)?,
                 Next::Leaving => self.outlet.wait_to_leave(py)?,
             };
@@ -251,9 +255,13 @@ static SEND: Method = Method::of_one(c"send", send);
 
 unsafe extern "C" fn send(exchange: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let take = |exchange: &Bound<'_, Exchange>, message: Option<&Bound<'_, PyAny>>| {
-        let py = exchange.py();
-        let room = message.map(|message| exchange.get().send(py, message)).transpose()?.flatten();
-        room.map_or_else(|| done(py), |room| Ok(room.into_any()))
+        let (py, exchange) = (exchange.py(), exchange.get());
+        match message.map(|message| exchange.send(py, message)).transpose().map(Option::flatten) {
+            Ok(Some(room)) => Ok(room.into_any()),
+            Ok(None) => done(py),
+            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => done(py),
+            Err(error) => Err(error),
+        }
     };
     // SAFETY: CPython calls it.
     unsafe { bound::call(exchange, message, take) }
@@ -607,7 +615,7 @@ impl EndInside {
 
 /// Logs what an app raised behind its response, unless it only says that the client has left.
 pub(crate) fn log_end(py: Python<'_>, outlet: &Outlet, label: &str, target: &str, error: &PyErr) {
-    if outlet.is_gone() && crate::errors::follows_client_disconnected(py, error) {
+    if outlet.is_gone() && errors::follows_client_disconnected(py, error) {
         tracing::debug!(%target, "the client went away before a hosted app had sent everything");
         return;
     }

@@ -67,6 +67,9 @@ struct State {
     is_gone: bool,
     /// Futures that are resolved when the client leaves, or all is sent.
     leaving: Vec<Py<PyAny>>,
+    /// How often the app may still send to nobody, as somebody is being told that the client has left; and which task was.
+    spared: u8,
+    told: usize,
     /// Keeps a server that stops waiting for the app.
     afterwards: Option<Afterwards>,
 }
@@ -100,6 +103,9 @@ pub(crate) enum Ended {
     /// It is on its way, but not whole, and is cut.
     Cut,
 }
+
+/// 8. A task that listens is done in the next turn of the loop, who waits for that is told in the second, and cancels in the third.
+const SPARED: u8 = 8;
 
 /// The list of futures is looked through for those that nobody awaits any more when it is as long as this.
 const MANY: usize = 8;
@@ -409,7 +415,13 @@ impl Outlet {
 
     /// Resolves the futures of those who wait for the client to leave. `py` says that this is the loop's thread.
     fn tell_leaving(&self, py: Option<Python<'_>>) {
-        let leaving = std::mem::take(&mut self.lock().leaving);
+        let leaving = {
+            let mut state = self.lock();
+            if !state.leaving.is_empty() {
+                state.spared = SPARED;
+            }
+            std::mem::take(&mut state.leaving)
+        };
         if leaving.is_empty() {
             return;
         }
@@ -420,6 +432,25 @@ impl Outlet {
             }
             (None, None) => {}
         }
+    }
+
+    /// The current task is told that the client has left.
+    pub(super) fn note_told(&self, py: Python<'_>) {
+        let told = current_task(py);
+        self.lock().told = told;
+    }
+
+    /// Whether what is sent to nobody is dropped without a word: where another task listens for the client's leaving, it is
+    /// that one's to act, which takes it a moment. Frameworks cancel what sends then, wherever it is; an error in `send` would be
+    /// there first, and close less (Django leaves a generator to the garbage collector).
+    pub(super) fn is_sparing(&self, py: Python<'_>) -> bool {
+        let sends = current_task(py);
+        let mut state = self.lock();
+        if state.spared == 0 || state.told == sends {
+            return false;
+        }
+        state.spared -= 1;
+        true
     }
 
     /// A future of the running loop for the time when the client leaves or everything is sent. None: it has come.
@@ -479,6 +510,12 @@ impl Outlet {
             }
         }
     }
+}
+
+/// The current task, or 0: to be compared and no more.
+fn current_task(py: Python<'_>) -> usize {
+    let task = py.import(intern!(py, "asyncio")).and_then(|asyncio| asyncio.call_method0(intern!(py, "current_task")));
+    task.map_or(0, |task| task.as_ptr() as usize)
 }
 
 impl Follower for Outlet {

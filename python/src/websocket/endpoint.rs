@@ -162,7 +162,7 @@ impl Handler for SocketRoute {
         let terms = &route.terms;
         let (inner, answered) = match Inner::begin(&request, &route.common, terms.policy, Whose::Ours) {
             Ok(begun) => begun,
-            Err(no) => return no.into(),
+            Err(no) => return (*no).into(),
         };
         if let Some(origins) = &terms.origins
             && !is_origin_allowed(&request.headers, origins, terms.is_same_origin_allowed)

@@ -66,7 +66,7 @@ impl HostedSockets {
         let begun = Inner::begin(&request, &endpoint.common, Policy::Wait, Whose::Hosted);
         let (inner, answered) = match begun {
             Ok(begun) => begun,
-            Err(no) => return no.into(),
+            Err(no) => return (*no).into(),
         };
         let conversation = Arc::new(Conversation {
             inner,

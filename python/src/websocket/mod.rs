@@ -116,9 +116,9 @@ impl Inner {
         common: &Arc<Common>,
         policy: Policy,
         whose: Whose,
-    ) -> Result<(Arc<Self>, oneshot::Receiver<Response>), Response> {
-        let opening = Opening::read(request, &common.config).map_err(|no| *no)?;
-        let home = driver::home().ok_or_else(unavailable)?;
+    ) -> Result<(Arc<Self>, oneshot::Receiver<Response>), Box<Response>> {
+        let opening = Opening::read(request, &common.config)?;
+        let home = driver::home().ok_or_else(|| Box::new(unavailable()))?;
         let (answer, answered) = oneshot::channel();
         let inner = Self {
             home,

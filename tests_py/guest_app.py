@@ -243,6 +243,16 @@ def echo_on_the_pool(websocket: BlockingWebSocket) -> None:
     tell(f"blocking-{websocket.close_code}")
 
 
+@app.websocket("/ws/room")
+async def room(websocket: WebSocket) -> None:
+    """Tells everybody in a room how many there are, and then what its client says."""
+    await websocket.accept()
+    websocket.join("room")
+    await app.broadcast("room", f"{app.presence('room')} are here")
+    async for message in websocket:
+        await app.broadcast("room", message, exclude=websocket)
+
+
 @app.websocket("/ws/close")
 async def close(websocket: WebSocket) -> None:
     """Says something, and closes."""

@@ -292,6 +292,20 @@ def test_handlers_on_the_pool_have_websockets_there_too(name: str, tmp_path: Pat
         container.wait_for("blocking-1006" if name == "hypercorn" else "blocking-1000")
 
 
+@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+def test_rooms_are_there_too(name: str, tmp_path: Path) -> None:
+    with contained(name, tmp_path) as container:
+        url = f"ws{container.url[4:]}/ws/room"
+        with websocket_connect(url, proxy=None) as first, websocket_connect(url, proxy=None) as second:
+            assert [first.recv(PATIENCE_S) for _ in range(2)] == ["1 are here", "2 are here"]
+            assert second.recv(PATIENCE_S) == "2 are here"
+
+            first.send("hello")
+            second.send(b"hello")
+
+            assert (second.recv(PATIENCE_S), first.recv(PATIENCE_S)) == ("hello", b"hello")
+
+
 # Granian does not tell.
 @pytest.mark.parametrize("name", [name for name in ASGI_CONTAINERS if name != "granian"])
 def test_a_client_that_leaves_before_it_is_answered_cancels_its_handler_there_too(

@@ -237,9 +237,9 @@ def test_rooms_are_those_of_the_server_and_so_of_every_app_in_it() -> None:
 def test_without_a_server_there_is_nobody_to_send_to() -> None:
     app = room_app()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="no server of HTTPy serves this app now"):
+        with pytest.raises(RuntimeError, match="nothing serves this app now"):
             app.broadcast("red", "x")
-        with pytest.raises(RuntimeError, match="no server of HTTPy serves this app now"):
+        with pytest.raises(RuntimeError, match="nothing serves this app now"):
             app.presence("red")
         with Server(app, port=0):
             app.broadcast("red", "x")

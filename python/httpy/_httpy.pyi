@@ -936,6 +936,9 @@ class Guest:
             ValueError: if it is none.
             RuntimeError: after `close`.
         """
+    @property
+    def rooms(self) -> Rooms:
+        """The rooms of this process."""
     def close(self) -> None:
         """Ends the runtime; handlers that still run are cancelled."""
 

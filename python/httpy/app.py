@@ -265,7 +265,7 @@ class App(Registry, Servable):
             exclude: A WebSocket that does not get it, or several. Defaults to none.
 
         Raises:
-            RuntimeError: if no server serves this app.
+            RuntimeError: if nothing serves this app.
             ValueError: if the name has not 1 to 255 bytes, or the message more than 16 MiB.
             TypeError: if the message is nothing of that.
         """
@@ -280,13 +280,13 @@ class App(Registry, Servable):
         Those of this process are counted as they are now, those of others as they have told, a moment ago.
 
         Raises:
-            RuntimeError: if no server serves this app.
+            RuntimeError: if nothing serves this app.
         """
         return sum(rooms.count(room) for rooms in self._rooms_of_servers())
 
     def _rooms_of_servers(self) -> list[_httpy.Rooms]:
         if not self._rooms:
-            raise RuntimeError("no server of HTTPy serves this app now, and rooms are the server's")
+            raise RuntimeError("nothing serves this app now, and rooms are the server's")
         return self._rooms
 
     def describe(self, file: Optional[TextIO] = None) -> None:

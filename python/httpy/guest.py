@@ -55,7 +55,7 @@ class _House:
             routes, self._contexts = self._app._native()
             guest = _httpy.Guest(routes, None, asyncio.get_running_loop())
             stack.callback(guest.close)
-            await stack.enter_async_context(self._app._live(self._contexts))
+            await stack.enter_async_context(self._app._live(self._contexts, guest.rooms))
             self.guest = guest
             self._stack = stack.pop_all()
 

@@ -29,7 +29,7 @@ use httpy::{
     error::{Error, Kind},
     handler::Stack,
     message::{Exchange, Feature, Features, Params, Parts, Peer},
-    ws::Relay,
+    ws::{Relay, Rooms},
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyValueError},
@@ -47,7 +47,7 @@ use crate::{
     routes::Routes,
     server::read_config,
     threads,
-    websocket::PyLine,
+    websocket::{PyLine, PyRooms},
 };
 
 /// How much of a response waits for the container. 64 KiB, a socket buffer's worth.
@@ -59,6 +59,7 @@ pub(crate) struct Guest {
     runtime: RuntimeThread,
     home: Arc<Home>,
     stack: Stack,
+    rooms: Rooms,
 }
 
 #[pymethods]
@@ -72,10 +73,17 @@ impl Guest {
         event_loop: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let config = read_config(py, config)?;
-        let handler: Arc<dyn Handler> = routes.build(py, "", &Limits::new(&config), &Chain::new())?;
+        let limits = Limits::new(&config);
+        let handler: Arc<dyn Handler> = routes.build(py, "", &limits, &Chain::new())?;
         let home = Home::new(event_loop)?;
         let runtime = RuntimeThread::start(py, home.clone(), threads::default_threads())?;
-        Ok(Self { runtime, home, stack: Stack::new(Vec::new(), handler) })
+        Ok(Self { runtime, home, stack: Stack::new(Vec::new(), handler), rooms: limits.rooms })
+    }
+
+    /// The rooms of this process.
+    #[getter]
+    fn rooms(&self) -> PyRooms {
+        PyRooms(self.rooms.clone())
     }
 
     /// Has a request answered.

@@ -102,7 +102,8 @@ def apache(group: str = "%{GLOBAL}", prefix: str = "/") -> Iterator[Apache]:
         config = CONFIG.format(folder=name, port=port, modules=MODULES, user=user, group=group, prefix=prefix)
         (folder / "httpd.conf").write_text(config)
         probe.close()
-        process = subprocess.Popen([APACHE, "-d", name, "-f", str(folder / "httpd.conf"), "-DFOREGROUND"])
+        command = [APACHE, "-d", name, "-f", str(folder / "httpd.conf"), "-DFOREGROUND"]
+        process = subprocess.Popen(command, start_new_session=True)
         try:
             end = time.monotonic() + PATIENCE_S
             while True:
@@ -119,7 +120,8 @@ def apache(group: str = "%{GLOBAL}", prefix: str = "/") -> Iterator[Apache]:
                 try:
                     process.wait(PATIENCE_S)
                 except subprocess.TimeoutExpired:
-                    process.kill()
+                    # With its processes, which would live on. The group is Apache's own.
+                    os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
 
 

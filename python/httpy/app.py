@@ -237,7 +237,10 @@ class App(Registry, Servable):
 
     @property
     def wsgi(self) -> Callable[..., Iterable[bytes]]:
-        """The app as a WSGI app, for other servers: `gunicorn module:app.wsgi`."""
+        """The app as a WSGI app, for other servers.
+
+        gunicorn takes plain names only: `wsgi = app.wsgi` in the module, and `gunicorn module:wsgi`.
+        """
         if self._wsgi is None:
             from .guest import WSGIGuest
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import socket
 import threading
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, Optional
 
@@ -37,7 +39,7 @@ class Told:
         self._send = send
 
     async def receive(self) -> Message:
-        message: Message = await asyncio.wait_for(self._receive(), PATIENCE_S)
+        message: Message = await self._receive()
         shown = {name: value for name, value in message.items() if value not in (None, "", b"", False)}
         self.events.append(shown)
         BEGUN.set()
@@ -888,6 +890,10 @@ def lived(serving: Any, name: str) -> Any:
         seen = client(port, note)
         if last:
             note.wait(last)
+    with warnings.catch_warnings():
+        # Django leaves the file of a request's content to be closed by itself if its view was cancelled.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     return seen, note.events
 
 

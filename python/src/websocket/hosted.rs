@@ -304,6 +304,8 @@ impl Conversation {
         match (&*kind, stage) {
             ("websocket.send", Stage::Open) => self.send_message(py, message),
             ("websocket.close", Stage::Open) => self.close(py, message),
+            // Who closes what has ended has nothing to learn, and apps do it on their way out.
+            ("websocket.close", Stage::Connecting | Stage::Denying(_)) if is_gone => Done::get(py),
             (_, Stage::Connecting | Stage::Denying(_)) if is_gone => Err(nobody_reads(py)),
             ("websocket.accept", Stage::Connecting) => self.accept(py, message),
             ("websocket.close", Stage::Connecting) => {
@@ -385,10 +387,10 @@ impl Conversation {
             return Err(PyTypeError::new_err("websocket.close has a str as its reason, or None"));
         };
         let close = read_close(code, &reason)?;
-        if !self.inner.open()?.sender.close(close.clone()) {
-            return Err(nobody_reads(py));
+        // If it has ended before, the app is told of that end.
+        if self.inner.open()?.sender.close(close.clone()) {
+            self.over(py, close);
         }
-        self.over(py, close);
         Done::get(py)
     }
 

@@ -18,6 +18,41 @@ if [ $# = 0 ]; then
 fi
 first=$1
 for last; do :; done
+
+# Makes an environment for a Python with a wheel of ours in it, and runs the tests there.
+test_with() {
+    python=$1 version=$2 wheels=$3
+    "$python" -m venv "$work/$version"
+    bin=$work/$version/bin
+    [ -d "$bin" ] || bin=$work/$version/Scripts
+    "$bin/python" -m pip install -q --disable-pip-version-check pytest hypothesis 'httpx[http2]' anyio websockets "$wheels"/*.whl
+    # What has no wheel for this Python is done without: its tests are skipped.
+    for package in pydantic msgspec; do
+        "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$package" || true
+    done
+    run="$bin/python -m pytest -q -o cache_dir=$work/$version/cache"
+    case "${QUICK:-} $python" in
+    "1 $first" | "1 $last") ;;
+    1*) run="$run tests_py/test_private_parts.py tests_py/test_parked.py tests_py/test_driver.py tests_py/test_json.py" ;;
+    esac
+    # What fails is run once more, alone: some tests measure time, on a machine that others use too.
+    $run -m "not slow" || $run --last-failed --last-failed-no-failures none
+}
+
+# Ends the job that was started first, and shows what it has said.
+end_one() {
+    set -- $jobs
+    status=0
+    wait "$1" || status=$?
+    echo "python $2:"
+    cat "$work/log-$2"
+    [ $status = 0 ] || failed="$failed $2"
+    shift 2
+    jobs=$*
+}
+
+# Two at a time: most tests wait more than they compute.
+jobs='' failed=''
 for python; do
     version=$("$python" -c 'import sys, sysconfig
 print("%d.%d%s" % (*sys.version_info[:2], "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED"))))')
@@ -27,20 +62,11 @@ print("%d.%d%s" % (*sys.version_info[:2], "t" * bool(sysconfig.get_config_var("P
     esac
     # shellcheck disable=SC2086 # nothing, or two words
     [ -d "$wheels" ] || "${BIN:-.venv/bin}/maturin" build -q --release -o "$wheels" $build
-    "$python" -m venv "$work/$version"
-    bin=$work/$version/bin
-    [ -d "$bin" ] || bin=$work/$version/Scripts
-    "$bin/python" -m pip install -q --disable-pip-version-check pytest hypothesis 'httpx[http2]' anyio websockets "$wheels"/*.whl
-    # What has no wheel for this Python is done without: its tests are skipped.
-    for package in pydantic msgspec; do
-        "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$package" || true
-    done
-    echo "python $version:"
-    run="$bin/python -m pytest -q -o cache_dir=$work/$version/cache"
-    case "${QUICK:-} $python" in
-    "1 $first" | "1 $last") ;;
-    1*) run="$run tests_py/test_private_parts.py tests_py/test_parked.py tests_py/test_driver.py tests_py/test_json.py" ;;
-    esac
-    # What fails is run once more, alone: some tests measure time, on a machine that others use too.
-    $run -m "not slow" || $run --last-failed --last-failed-no-failures none
+    # shellcheck disable=SC2086 # words
+    set -- $jobs
+    [ $# -lt 4 ] || end_one
+    test_with "$python" "$version" "$wheels" >"$work/log-$version" 2>&1 &
+    jobs="$jobs $! $version"
 done
+while [ -n "$jobs" ]; do end_one; done
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

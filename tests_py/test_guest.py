@@ -47,6 +47,8 @@ CONTAINERS = {
     ],
 }
 ASGI_CONTAINERS = ["uvicorn", "hypercorn", "granian", "gunicorn asgi", "uvicorn workers"]
+# gunicorn's own ASGI worker can refuse a WebSocket with a 403 only, and when it stops it tells open ones nothing.
+TALKING_CONTAINERS = [name for name in ASGI_CONTAINERS if name != "gunicorn asgi"]
 
 
 def is_there(name: str) -> bool:
@@ -266,7 +268,7 @@ def own_conversations() -> dict[str, list[Any]]:
         return conversations(server.url)
 
 
-@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+@pytest.mark.parametrize("name", TALKING_CONTAINERS)
 def test_websockets_are_there_too(name: str, own_conversations: dict[str, list[Any]], tmp_path: Path) -> None:
     with contained(name, tmp_path) as container:
         found = conversations(container.url)
@@ -334,7 +336,7 @@ def test_a_slow_client_is_waited_for_there_too(name: str, tmp_path: Path) -> Non
     assert "flood-all" not in events
 
 
-@pytest.mark.parametrize("name", ASGI_CONTAINERS)
+@pytest.mark.parametrize("name", TALKING_CONTAINERS)
 def test_a_container_that_stops_tells_websockets(name: str, tmp_path: Path) -> None:
     with contained(name, tmp_path) as container:
         with websocket_connect(f"ws{container.url[4:]}/ws/echo/Ada", proxy=None) as connection:

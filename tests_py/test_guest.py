@@ -24,7 +24,7 @@ from websockets.sync.client import connect as websocket_connect
 
 import guest_app
 from httpy import App, Server, WebSocket, WebSocketDisconnect
-from support import PATIENCE_S, environment
+from support import DRIVERS, PATIENCE_S, Core, environment, new_event_loop
 
 HERE = Path(__file__).parent
 
@@ -526,6 +526,18 @@ def test_messages_of_a_container_may_name_both_kinds() -> None:
     Line(text, data, {"type": "websocket.disconnect", "code": 1000}).open(with_websocket(handler))
 
     assert got == ["text", b"bytes"]
+
+
+@pytest.mark.skipif("selector" not in DRIVERS, reason="there is no selector driver here")
+def test_a_thread_that_had_a_loop_of_ours_before_serves_guests_all_the_same() -> None:
+    loop, selector = new_event_loop("selector")
+    core = Core({})
+    core.start(selector, loop)
+    loop.run_until_complete(asyncio.sleep(0))
+    core.close()
+    loop.close()
+
+    test_messages_of_a_container_may_name_both_kinds()
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,11 @@ impl EventLoop {
         &self.pool
     }
 
+    /// Whether it is this loop.
+    pub(crate) fn is(&self, event_loop: &Py<PyAny>) -> bool {
+        self.object.is(event_loop)
+    }
+
     /// The loop and the base context.
     pub(crate) fn home(&self) -> Arc<Home> {
         self.home.borrow().clone()

@@ -25,7 +25,7 @@ test_with() {
     "$python" -m venv "$work/$version"
     bin=$work/$version/bin
     [ -d "$bin" ] || bin=$work/$version/Scripts
-    "$bin/python" -m pip install -q --disable-pip-version-check pytest hypothesis 'httpx[http2]' anyio websockets "$wheels"/*.whl
+    "$bin/python" -m pip install -q --disable-pip-version-check pytest pytest-timeout hypothesis 'httpx[http2]' anyio websockets "$wheels"/*.whl
     # What has no wheel for this Python is done without: its tests are skipped.
     for package in pydantic msgspec; do
         "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$package" || true

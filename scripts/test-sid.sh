@@ -30,7 +30,7 @@ for minor in $minors; do
     rm -rf "/venvs/$minor"
     $minor -m venv "/venvs/$minor"
     python=/venvs/$minor/bin/python
-    $python -m pip install -q pytest hypothesis httpx anyio wheels/*.whl
+    $python -m pip install -q pytest pytest-timeout hypothesis httpx anyio wheels/*.whl
     for package in pydantic msgspec uvloop aiohttp; do
         $python -m pip install -q --only-binary :all: $package || true
     done

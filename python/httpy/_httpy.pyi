@@ -1082,8 +1082,11 @@ class RoomHub:
         OSError: if the system has no thread or descriptor left.
     """
     def __new__(cls, max_queue_bytes: int) -> Self: ...
-    def add(self, descriptor: int, /) -> None:
-        """Connects a worker by the socket behind a descriptor, which is the hub's from now on."""
+    def add(self, descriptors: list[int], /) -> None:
+        """Connects workers by the sockets behind descriptors, which are the hub's from now on.
+
+        None of them misses what another of them has said, or says later.
+        """
 
 @final
 class Core:

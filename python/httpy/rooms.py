@@ -68,7 +68,7 @@ class Switchboard:
         ours.setblocking(False)
         one = Waiting(self, ours)
         if self._hub is not None:
-            self._hub.add(one.detach())
+            self._hub.add([one.detach()])
         else:
             self._waiting.append(one)
             self._selector.register(one, selectors.EVENT_READ)
@@ -82,9 +82,10 @@ class Switchboard:
 
             forward()
             self._hub = _httpy.RoomHub(self._max_queue_bytes)
-        for one in list(self._waiting):
+        waiting = list(self._waiting)
+        for one in waiting:
             self.forget(one)
-            self._hub.add(one.detach())
+        self._hub.add([one.detach() for one in waiting])
 
     def forget(self, one: Waiting) -> None:
         """A socket is not waited for any more."""

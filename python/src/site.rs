@@ -59,7 +59,7 @@ impl Site {
     ///
     /// From any thread, attached or not, but with no lock held that the job takes.
     pub(crate) fn on_loop(&self, job: Job) {
-        match driver::seat() {
+        match driver::seat_at(&self.event_loop) {
             Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(job),
             Some(_) => driver::tell(Box::new(move |py, event_loop| job(py, event_loop.object(py)))),
             // None if the interpreter ends: the loop has ended before it.

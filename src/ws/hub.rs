@@ -14,6 +14,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    future::poll_fn,
     io,
     rc::Rc,
     sync::Arc,
@@ -71,7 +72,7 @@ impl Rooms {
 #[derive(Debug)]
 pub struct Hub {
     /// None once it is to end.
-    sockets: Option<mpsc::UnboundedSender<Socket>>,
+    wanted: Option<mpsc::UnboundedSender<Vec<Socket>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -84,25 +85,26 @@ impl Hub {
     /// # Errors
     /// If the system has no thread, or no descriptor.
     pub fn start(max_queue_bytes: usize) -> io::Result<Self> {
-        let (sockets, wanted) = mpsc::unbounded_channel();
+        let (sender, wanted) = mpsc::unbounded_channel();
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let thread = thread::Builder::new().name("httpy-rooms".to_owned());
         let thread = thread.spawn(move || LocalSet::new().block_on(&runtime, run(wanted, max_queue_bytes)))?;
-        Ok(Self { sockets: Some(sockets), thread: Some(thread) })
+        Ok(Self { wanted: Some(sender), thread: Some(thread) })
     }
 
-    /// Connects a worker, by its socket; it is gone when that ends.
-    pub fn add(&self, socket: Socket) {
-        if let Some(sockets) = &self.sockets {
-            // It fails if the thread has: then nothing is shared, which was logged.
-            let _ = sockets.send(socket);
+    /// Connects workers, by their sockets; one is gone when that ends. None of them misses what another of them has said, or
+    /// says later.
+    pub fn add(&self, sockets: Vec<Socket>) {
+        if let Some(wanted) = &self.wanted {
+            // It fails only if the thread has ended, which is when this is dropped.
+            let _ = wanted.send(sockets);
         }
     }
 }
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        drop(self.sockets.take());
+        drop(self.wanted.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -112,8 +114,10 @@ impl Drop for Hub {
 /// Which room of whom.
 type Of = (u64, Arc<str>);
 
-#[derive(Default)]
 struct State {
+    /// Those who are to be connected.
+    wanted: mpsc::UnboundedReceiver<Vec<Socket>>,
+    max_queue_bytes: usize,
     workers: HashMap<u64, Worker>,
     /// By which numbers they are known here.
     next: u64,
@@ -127,22 +131,37 @@ struct Worker {
 }
 
 /// Connects workers until there will be no more.
-async fn run(mut wanted: mpsc::UnboundedReceiver<Socket>, max_queue_bytes: usize) {
-    let state = Rc::<RefCell<State>>::default();
-    while let Some(socket) = wanted.recv().await {
+async fn run(wanted: mpsc::UnboundedReceiver<Vec<Socket>>, max_queue_bytes: usize) {
+    let state = State { wanted, max_queue_bytes, workers: HashMap::new(), next: 0 };
+    let state = Rc::new(RefCell::new(state));
+    while let Some(sockets) = poll_fn(|cx| state.borrow_mut().wanted.poll_recv(cx)).await {
+        connect(&state, sockets);
+    }
+}
+
+/// Has workers be among those who are told, all before any is heard.
+fn connect(state: &Rc<RefCell<State>>, sockets: Vec<Socket>) {
+    for socket in sockets {
         match stream(socket) {
-            Ok(stream) => drop(spawn_local(attend(state.clone(), stream, max_queue_bytes))),
+            Ok(stream) => {
+                let (own, outbox) = state.borrow_mut().add();
+                drop(spawn_local(attend(state.clone(), own, outbox, stream)));
+            }
             Err(error) => tracing::error!(%error, "a worker does not share its rooms"),
         }
     }
 }
 
 /// Looks after one worker until it is gone.
-async fn attend(state: Rc<RefCell<State>>, stream: Stream, max_queue_bytes: usize) {
+async fn attend(state: Rc<RefCell<State>>, own: u64, outbox: Rc<Outbox<Of>>, stream: Stream) {
     let (mut reader, mut writer) = stream.into_split();
-    let outbox = Rc::new(Outbox::new(max_queue_bytes));
-    let own = state.borrow_mut().add(outbox.clone());
     let reading = bus::read_all(&mut reader, |node, said, packet| {
+        // Who was added before this was said is not to miss it.
+        loop {
+            let wanted = state.borrow_mut().wanted.try_recv();
+            let Ok(sockets) = wanted else { break };
+            connect(&state, sockets);
+        }
         state.borrow_mut().pass_on(own, node, said, packet);
         0
     });
@@ -158,15 +177,17 @@ async fn attend(state: Rc<RefCell<State>>, stream: Stream, max_queue_bytes: usiz
 }
 
 impl State {
-    fn add(&mut self, outbox: Rc<Outbox<Of>>) -> u64 {
+    fn add(&mut self) -> (u64, Rc<Outbox<Of>>) {
+        let outbox = Rc::new(Outbox::new(self.max_queue_bytes));
         for worker in self.workers.values() {
             for room in worker.counts.keys() {
                 outbox.mark((worker.node, room.clone()));
             }
         }
         self.next += 1;
-        self.workers.insert(self.next, Worker { outbox, node: 0, counts: HashMap::new() });
-        self.next
+        let worker = Worker { outbox: outbox.clone(), node: 0, counts: HashMap::new() };
+        self.workers.insert(self.next, worker);
+        (self.next, outbox)
     }
 
     fn remove(&mut self, own: u64) {

@@ -45,7 +45,11 @@ fn pair() -> (RawSocket, RawSocket) {
 impl Worker {
     fn new(hub: &Hub) -> Self {
         let (theirs, ours) = pair();
-        hub.add(theirs);
+        hub.add(vec![theirs]);
+        Self::with(ours)
+    }
+
+    fn with(ours: RawSocket) -> Self {
         let rooms = Rooms::new(&Config::default());
         let following = rooms.follow(ours);
         let (sender, sockets) = mpsc::unbounded_channel();
@@ -103,6 +107,26 @@ fn a_room_is_one_room_for_all_workers() {
     });
 }
 
+/// As it is when the hub starts because the first worker has said something.
+#[test]
+fn nobody_misses_what_was_said_before_the_hub_was_there() {
+    run(async || {
+        for _ in 0..20 {
+            let (sockets, ends): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
+            let mut workers: Vec<_> = ends.into_iter().map(Worker::with).collect();
+            workers[0].say("red", "first");
+            let mut bert = workers[1].enter("red").await;
+            let mut carl = workers[2].enter("red").await;
+
+            let hub = Hub::start(QUEUE_BYTES).expect("a thread");
+            hub.add(sockets);
+
+            assert_eq!(bert.next().await, "text first");
+            assert_eq!(carl.next().await, "text first");
+        }
+    });
+}
+
 #[test]
 fn who_comes_later_is_told_the_counts_and_who_is_gone_counts_no_more() {
     run(async || {
@@ -129,7 +153,7 @@ fn a_worker_that_is_stuck_holds_nobody_up() {
         let hub = Hub::start(QUEUE_BYTES).expect("a thread");
         let (mut first, second) = (Worker::new(&hub), Worker::new(&hub));
         let (theirs, stuck) = pair();
-        hub.add(theirs);
+        hub.add(vec![theirs]);
         let mut anna = first.enter("red").await;
         let text = "x".repeat(100_000);
 
@@ -158,7 +182,7 @@ fn a_worker_that_talks_nonsense_is_dropped() {
         let (mut first, second) = (Worker::new(&hub), Worker::new(&hub));
         for nonsense in [&b"\xff\xff\xff\xff"[..], b"\x00\x00\x00\x01\x09", b"\x00\x00\x00\x00"] {
             let (theirs, mut ours) = pair();
-            hub.add(theirs);
+            hub.add(vec![theirs]);
             std::io::Write::write_all(&mut ours, nonsense).expect("written");
             let end = thread::spawn(move || {
                 ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");

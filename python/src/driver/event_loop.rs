@@ -208,6 +208,11 @@ impl EventLoop {
         &self.pool
     }
 
+    /// Whether it is this loop.
+    pub(crate) fn is(&self, event_loop: &Py<PyAny>) -> bool {
+        self.object.is(event_loop)
+    }
+
     /// The loop and the base context.
     pub(crate) fn home(&self) -> Arc<Home> {
         self.home.borrow().clone()
@@ -387,6 +392,10 @@ impl EventLoop {
         let scheduled = parts.scheduled.bind(py);
         // SAFETY: `Parts::find` saw that it is a list.
         let scheduled = unsafe { scheduled.cast_unchecked::<PyList>() };
+        // Asking an empty list makes an exception: 780 of 16,400 instructions of a request that comes alone.
+        if scheduled.is_empty() {
+            return 0;
+        }
         scheduled.get_item(0).map_or(0, |timer| timer.as_ptr() as usize)
     }
 }

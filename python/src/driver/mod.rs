@@ -57,6 +57,16 @@ pub(crate) fn seat() -> Option<Seat> {
     SEAT.with_borrow(Clone::clone)
 }
 
+/// The seat of this thread, if it is one at that loop. A thread may have had another's, and keeps that until it runs a loop of
+/// ours again.
+pub(crate) fn seat_at(home: &Home) -> Option<Seat> {
+    let is_there = |seat: &Seat| match seat {
+        Seat::Here(event_loop) => event_loop.is(&home.event_loop),
+        Seat::There(there) => there.home().event_loop.is(&home.event_loop),
+    };
+    seat().filter(is_there)
+}
+
 /// The loop behind this runtime thread; none on others.
 pub(crate) fn home() -> Option<Arc<Home>> {
     SEAT.with_borrow(|seat| match seat {

@@ -191,13 +191,15 @@ impl Selector {
                 event_loop.pool().close();
             }
             let last = super::seat();
-            sit(event_loop.map(Seat::Here));
+            sit(event_loop.clone().map(Seat::Here));
             {
                 let _guard = runtime.enter();
                 drop(watched);
             }
             drop(runtime);
-            sit(last);
+            let is_ours =
+                matches!((&last, &event_loop), (Some(Seat::Here(last)), Some(ours)) if Rc::ptr_eq(last, ours));
+            sit(last.filter(|_| !is_ours));
         }
         this.inner.call_method0(py, intern!(py, "close"))?;
         Ok(())

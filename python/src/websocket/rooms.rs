@@ -53,11 +53,11 @@ impl PyHub {
         Ok(Self(Hub::start(max_queue_bytes)?))
     }
 
-    /// Connects a worker by the socket behind a descriptor, which is the hub's from now on.
-    #[pyo3(signature = (descriptor, /))]
-    fn add(&self, descriptor: Descriptor) {
-        // SAFETY: the caller has given it away; it is closed when the socket is dropped, and nowhere else.
-        self.0.add(unsafe { own(descriptor) });
+    /// Connects workers by the sockets behind descriptors, which are the hub's from now on.
+    #[pyo3(signature = (descriptors, /))]
+    fn add(&self, descriptors: Vec<Descriptor>) {
+        // SAFETY: the caller has given them away; each is closed when its socket is dropped, and nowhere else.
+        self.0.add(descriptors.into_iter().map(|descriptor| unsafe { own(descriptor) }).collect());
     }
 }
 

@@ -71,7 +71,7 @@ impl Waiter {
 
 impl Wake for Waiter {
     fn wake(self: Arc<Self>) {
-        match driver::seat() {
+        match driver::seat_at(&self.news.get().home) {
             Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(self.news.get().take()),
             Some(Seat::Here(event_loop)) => {
                 driver::pause();

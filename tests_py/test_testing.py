@@ -695,7 +695,7 @@ def test_a_server_that_takes_too_long_is_an_error() -> None:
         finally:
             go_on.set()
 
-    with TestClient(app, timeout=0.01) as client:
+    with TestClient(app, timeout=0.2) as client:
         with pytest.raises(TimeoutError):
             client.get("/")
         # It is gone for the server, too.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import httpy
+import httpy.testing
 from support import environment, python
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,3 +117,18 @@ def test_free_threaded_python_stays_free_threaded() -> None:
     done = subprocess.run(python("-W", "error", "-c", program), env=environment())
 
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", httpy.testing.__all__)
+def test_what_is_for_tests_is_documented(name: str) -> None:
+    value = getattr(httpy.testing, name)
+
+    assert re.search(rf"\b{name}\b", written()), "a page names it"
+    assert value.__doc__.strip().partition("\n")[0].endswith("."), "a summary is a sentence"
+    for attribute, found in vars(value).items():
+        if not attribute.startswith("_") and (callable(found) or isinstance(found, property)):
+            assert found.__doc__, f"{name}.{attribute}"
+
+
+def test_the_list_for_tests_is_in_order() -> None:
+    assert sorted(httpy.testing.__all__) == httpy.testing.__all__

@@ -20,9 +20,11 @@ from typing import Any, Callable
 
 import pytest
 
-from httpy import _httpy
+from httpy import App, Response, StreamingResponse, _httpy
 from httpy.errors import ClientDisconnected, HTTPError
+from httpy.testing import TestClient
 from stream_support import SECONDS, Served
+from support import DRIVERS
 
 FULL = 64 * 1024
 KERNEL = 8 << 20
@@ -1698,3 +1700,35 @@ def test_streamed_requests_leave_nothing_behind(served: Served, kind: str) -> No
                     client.send(b"hello")
 
         assert_nothing_stays(served, load, alive)
+
+
+@pytest.mark.parametrize("loop", DRIVERS)
+@pytest.mark.parametrize("path", ["/stream", "/background"])
+def test_a_failure_that_somebody_keeps_does_not_hold_up_the_stop(
+    loop: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, failed = App(), threading.Event()
+
+    async def fail() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise ZeroDivisionError
+
+    async def fail_later() -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    app.add_route("GET", "/stream", lambda: StreamingResponse(fail()))
+    app.add_route("GET", "/background", lambda: Response(b"", background=fail_later))
+
+    with TestClient(app, loop=loop, grace=SECONDS) as client:
+        if path == "/stream":
+            with pytest.raises(ConnectionError):
+                client.get(path)
+        else:
+            assert client.get(path).status == 200
+            assert failed.wait(SECONDS)
+        start = time.monotonic()
+
+    assert time.monotonic() - start < SECONDS
+    # With the frames of what has failed.
+    assert caplog.records[0].exc_info

@@ -1089,6 +1089,49 @@ class RoomHub:
         """
 
 @final
+class Memory:
+    """Opens connections to a server in this process, without sockets."""
+    def connect(
+        self,
+        *,
+        client: tuple[str, int] | None = None,
+        server: tuple[str, int] | None = None,
+        is_tls: bool = False,
+    ) -> Pipe:
+        """Opens a connection, between these addresses as the server sees it.
+
+        `is_tls` has the server take it for one that was encrypted.
+
+        Raises:
+            ValueError: if a host is no IP address.
+            ConnectionRefusedError: if the server does not run any more.
+        """
+
+@final
+class Pipe:
+    """The client's end of a connection in memory, which holds 64 KiB each way.
+
+    From any thread; one may write while another reads. Timeouts are in seconds, for a whole call; None waits for ever.
+    """
+    def read(self, max_bytes: int, timeout: float | None, /) -> bytes:
+        """Waits for bytes, at most so many; none are the end.
+
+        Raises:
+            TimeoutError: if nothing comes.
+        """
+    def write(self, data: bytes, timeout: float | None, /) -> None:
+        """Sends bytes, all of them. What comes meanwhile is kept, so that both sides may send at once.
+
+        Raises:
+            BrokenPipeError: if one of both has closed it.
+            TimeoutError: if the server does not read them.
+        """
+    def is_quiet(self) -> bool:
+        """Whether it is open and nothing has come that was not read."""
+    def close(self) -> None:
+        """Closes it. Whoever waits for it sees the end."""
+
+@final
 class Core:
     """A bound server, run by one loop.
 
@@ -1124,6 +1167,11 @@ class Core:
 
         Raises:
             ConfigError: if it is no listening stream socket.
+        """
+    def listen_in_memory(self) -> Memory:
+        """Has it listen in memory, and returns what opens connections.
+
+        To be called before `start`.
         """
     def share(self, descriptor: int, place: int, /) -> None:
         """Shares connections with other workers, which are told in the shared memory behind a descriptor.

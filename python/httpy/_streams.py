@@ -37,6 +37,8 @@ async def pump(chunks: AsyncIterable[Any], sink: Any) -> None:
                 await close()
             except Exception:
                 _log.exception("response stream %s failed: while it was closed", _name(chunks))
+        # Whoever keeps the failure, a log handler or a test, keeps this frame. A server that stops waits for the sink.
+        sink = None
 
 
 def start_background(
@@ -61,6 +63,8 @@ async def run_background(event_loop: asyncio.AbstractEventLoop, background: Any,
                     await result
         except Exception:
             _log.exception("background task %s failed", _name(function))
+    # As in `pump`: whoever keeps a failure keeps this frame.
+    work = None
 
 
 def _is_async(function: Any) -> bool:

@@ -24,6 +24,7 @@ mod hosting;
 mod interpreter;
 mod json;
 mod log;
+mod memory;
 mod onward;
 mod outgoing;
 mod plan;
@@ -62,6 +63,7 @@ pub mod _httpy {
         guest::Guest,
         json::{json_dumps, json_layout, json_loads},
         log::forward_logs,
+        memory::{Memory, Pipe},
         onward::{Next, Onward},
         plan::{to_bool, to_float, to_int},
         query::QueryParams,

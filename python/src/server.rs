@@ -35,6 +35,7 @@ use crate::{
     counts::Counts,
     driver::{self, Home, Runtime, RuntimeThread},
     errors,
+    memory::Memory,
     routes::Routes,
     site::Site,
     threads,
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     middleware: Vec<Arc<dyn Middleware>>,
     config: Config,
     listeners: Mutex<Vec<Wanted>>,
+    /// Those without a socket.
+    memory: Mutex<Vec<Box<dyn Listener + Send>>>,
     /// The thread driver's; the selector's belongs to the selector.
     thread: Mutex<Option<RuntimeThread>>,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
@@ -100,6 +103,7 @@ impl Core {
             middleware: access_log.map(AccessLog::middleware).into_iter().chain(redirect).collect(),
             config,
             listeners: Mutex::default(),
+            memory: Mutex::default(),
             thread: Mutex::default(),
             stop: Mutex::default(),
             board: Mutex::default(),
@@ -136,6 +140,15 @@ impl Core {
         let socket = Listening::adopt(socket, shared).map_err(|error| errors::from_core(py, &error))?;
         lock(&self.listeners).push((socket, credentials.map(|credentials| credentials.0.clone())));
         Ok(())
+    }
+
+    /// Has it listen in memory, and returns what opens connections.
+    ///
+    /// To be called before `start`.
+    fn listen_in_memory(&self) -> Memory {
+        let (connector, listener) = listen::memory();
+        lock(&self.memory).push(Box::new(listener));
+        Memory(connector)
     }
 
     /// Shares connections with other workers, which are told in the shared memory behind a descriptor.
@@ -235,6 +248,7 @@ impl Core {
         let (handler, middleware, config) = (self.handler.clone(), self.middleware.clone(), self.config.clone());
         let metrics = self.metrics.clone();
         let sockets: Vec<Wanted> = lock(&self.listeners).drain(..).collect();
+        let memory = std::mem::take(&mut *lock(&self.memory));
         let board = lock(&self.board).take();
         let (rooms, hub) = (self.rooms.clone(), lock(&self.hub).take());
         if let Some(board) = &board {
@@ -248,13 +262,14 @@ impl Core {
         runtime.spawn(move || async move {
             let mut app = App::new(handler).config(config).metrics(metrics);
             app = middleware.into_iter().fold(app, App::middleware);
-            let (listeners, credentials) = match listen_on(sockets) {
+            let (mut listeners, credentials) = match listen_on(sockets) {
                 Ok(listening) => listening,
                 Err(error) => {
                     tracing::error!(%error, "a listening socket can't be used");
                     return;
                 }
             };
+            listeners.extend(memory.into_iter().map(|listener| listener as Box<dyn Listener>));
             // Ends with this task.
             let mut watching = JoinSet::new();
             for credentials in credentials {

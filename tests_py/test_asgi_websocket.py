@@ -124,6 +124,30 @@ def test_messages_come_and_go_as_what_they_are(driver: str, options: dict[str, A
         assert connection.recv(PATIENCE_S) == "one two"
 
 
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.slow
+def test_an_app_that_answers_in_its_first_step_is_not_cancelled_for_it(driver: str) -> None:
+    """The answer may go out on another thread, before the step is over: one in 300 was cancelled then."""
+    with serving(echo, loop=driver) as server:
+        for number in range(600):
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
+                connection.sendall(HANDSHAKE)
+                stream = connection.makefile("rb")
+                while stream.readline() != b"\r\n":
+                    pass
+
+                connection.sendall(b"\x81\x85\0\0\0\0Hello")
+
+                assert stream.read(7) == b"\x81\x05Hello", number
+                connection.sendall(b"\x88\x82\0\0\0\0\x03\xe8")
+                assert stream.read(4) == b"\x88\x02\x03\xe8"
+
+
 def test_by_http_2_it_is_the_same_app(driver: str, seen: Seen) -> None:
     """RFC 8441."""
 

@@ -16,7 +16,8 @@ use super::Bell;
 
 /// ```text
 /// Running --fill--> Answered --poll, Waiting dropped--> Taken
-///    '------ Waiting dropped --> GivenUp
+///    |------ Waiting dropped --> GivenUp                 ^
+///    '------ Waiting dropped, and somebody is told ------'
 /// ```
 enum State {
     /// The handler runs; dropping the waiter cancels it through this task, unless somebody wants to be told instead.
@@ -163,8 +164,12 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let state = {
             let mut state = self.0.lock();
-            let next =
-                if matches!(*state, State::Running { .. } | State::GivenUp) { State::GivenUp } else { State::Taken };
+            let next = match &*state {
+                // Its task may have yet to be named, and is not to be cancelled then.
+                State::Running { follower: Some(_), .. } => State::Taken,
+                State::Running { .. } | State::GivenUp => State::GivenUp,
+                State::Answered(_) | State::Taken => State::Taken,
+            };
             replace(&mut *state, next)
         };
         match state {

@@ -38,6 +38,8 @@ HANDSHAKE = (
 MESSAGE, ECHO = b"\x81\x85\0\0\0\0Hello", b"\x81\x05Hello"
 # A connection gives up its buffers after a second without a request; this is long enough for all to have done so.
 RESTED = 2.5
+# A server gives back the code that its start has used a quarter of a second later.
+SETTLED = 0.5
 # Descriptors that the server and this script need besides.
 SPARE = 100
 
@@ -73,8 +75,11 @@ def connections(app: str, count: int) -> bool:
     with serve(app) as server:
         try:
             port = where(server)
+            time.sleep(SETTLED)
             idle = usage(server.pid)
             show("httpy run, idle", idle)
+            ask(connect(port))
+            show("after its first request", usage(server.pid))
 
             opened = [connect(port) for _ in range(count)]
             # Accepted in order: when this one is answered, all are.

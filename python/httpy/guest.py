@@ -3,6 +3,8 @@
 Requests pass the same native stack as everywhere: routing, limits, middleware, error handlers. The container has
 the connections, and with them what is said about those: `request.supports` says no to what it can't carry, and the log
 says so once. The native half is `python/src/guest.rs`.
+
+One file, because both kinds of container start, ask and stop the same app by the same steps.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
 //!      '------------------- feed <-- want -------'
 //! ```
 //!
+//! One file, because a request's two directions and its end are one state, behind one lock.
+//!
 //! Rules:
 //! 1. Content is asked of the container when a handler asks for it, and not before: the container tells its client to go on
 //!    (RFC 9110 §10.1.1) when it is asked.

@@ -3,6 +3,8 @@
 //! Requests go to the loop in batches: the runtime collects them while it has work, and tells the loop once, right
 //! before it waits. Answers come back the same way ([`Bell`]).
 //!
+//! One file, because both ends of the way between the two threads have to agree on who is told when.
+//!
 //! Rules:
 //! 1. The runtime's thread never attaches to the interpreter: it may be joined by whoever holds it, and no Python code
 //!    can keep connections from being served.

@@ -126,10 +126,23 @@ mod tests {
         (bounds, resident.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024)
     }
 
-    /// Other tests use some of it again at once, but by far not all.
+    /// In a process of its own: other tests beside it would use much of the code again at once.
     #[cfg(target_os = "linux")]
     #[test]
     fn gives_code_back_and_has_it_again_when_it_is_used() {
+        const ALONE: &str = "HTTPY_TEST_GIVES_CODE_BACK_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let this = "platform::tests::gives_code_back_and_has_it_again_when_it_is_used";
+            let alone = std::process::Command::new(std::env::current_exe().expect("this program"))
+                .args(["--exact", this, "--test-threads=1", "--nocapture"])
+                .env(ALONE, "1")
+                .output()
+                .expect("it can be started again");
+            let said = String::from_utf8_lossy(&alone.stdout);
+            assert!(alone.status.success(), "{said}{}", String::from_utf8_lossy(&alone.stderr));
+            assert!(said.contains("1 passed"), "{said}");
+            return;
+        }
         let (bounds, _) = own_code();
         for page in bounds.step_by(4096) {
             // SAFETY: it is mapped, for as long as the program runs, and may be read.

@@ -6,7 +6,7 @@ use std::{convert::Infallible, io, panic::AssertUnwindSafe, pin::pin, rc::Rc, sy
 
 use futures_util::FutureExt;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::{JoinSet, spawn_local},
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -32,9 +32,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long cutting off may take. Aborted tasks are dropped as soon as the runtime gets to them; 1 s is for a bug.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
-/// After how long all that belongs to starting is over, and its code not needed any more. 250 ms; if it takes longer, some of it
-/// stays.
-const STARTED: Duration = Duration::from_millis(250);
+/// How long nobody has to be connected before the code that connections use is given back. 250 ms: long enough for giving it
+/// back, and having it again, to be nothing beside what else one connection a time takes.
+const RESTED: Duration = Duration::from_millis(250);
 
 /// What becomes of the connections that the system has queued when a server stops, and that nobody has accepted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +75,11 @@ impl Server {
         let Parts { protocol, stack, config, siblings, metrics } = parts;
         // Half a MiB, of what loading an app has taken and left.
         give_back_memory();
-        spawn_local(async {
-            sleep(STARTED).await;
-            give_back_code();
-        });
+        // Most of what starting has used, for who asks at once; the rest of it is given back with the first rest.
+        give_back_code();
         let drain = Drain::default();
+        let used = Rc::new(Notify::new());
+        spawn_local(give_back_at_rest(drain.clone(), used.clone()));
         let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
         let mut accepting = JoinSet::new();
         let stopping = watch::Sender::new(None);
@@ -90,6 +90,7 @@ impl Server {
                 config: config.clone(),
                 drain: drain.clone(),
                 open: open.clone(),
+                used: used.clone(),
                 metrics: metrics.clone(),
             };
             accepting.spawn_local(accept(listener, connections, stopping.subscribe()));
@@ -142,6 +143,18 @@ pub fn deadline(after: Duration) -> Instant {
     // A time that no clock can tell is as good as a year.
     let now = Instant::now();
     now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Gives code back whenever nobody has been connected for a while. An idle server has no timer: it waits to be used.
+async fn give_back_at_rest(drain: Drain, used: Rc<Notify>) {
+    loop {
+        sleep(RESTED).await;
+        if drain.open() == 0 {
+            give_back_code();
+            used.notified().await;
+        }
+        drain.finished().await;
+    }
 }
 
 /// Accepts until the server stops, and then what is queued, so that closing the socket loses no connection.
@@ -209,6 +222,8 @@ struct Connections {
     config: Arc<Config>,
     drain: Drain,
     open: Rc<Open>,
+    /// Told of every connection.
+    used: Rc<Notify>,
     metrics: Arc<Metrics>,
 }
 
@@ -238,6 +253,7 @@ impl Connections {
     }
 
     fn serve(&self, incoming: Incoming, place: &Rc<Place>) {
+        self.used.notify_one();
         let cx = Cx {
             stack: self.stack.clone(),
             config: self.config.clone(),

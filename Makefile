@@ -16,9 +16,11 @@ TARGETS = x86_64-pc-windows-gnu aarch64-apple-darwin
 # Nothing is linked for them, so what dependencies have in C need not be compiled.
 NO_C = $(foreach target,$(subst -,_,$(TARGETS)),CC_$(target)=true AR_$(target)=true)
 RUST_SOURCES = $(shell find src python/src -name '*.rs') Cargo.toml Cargo.lock python/Cargo.toml pyproject.toml
+# What is compiled for others to use is compiled with what is known to be hot.
+HOT = $(if $(filter release,$(PROFILE)),RUSTFLAGS="$$($(BIN)/python scripts/train.py --flags)")
 
 .DEFAULT_GOAL = help
-.PHONY: help serve test test-apps test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile soak conformance conformance-ws fuzz second-parser wheel clean build setup doc
+.PHONY: help serve test test-apps test-rust test-python test-pythons test-sid leaks lint cross fmt bench bench-python memory hostile soak conformance conformance-ws fuzz second-parser train wheel clean build setup doc
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,8 +30,8 @@ $(VENV)/.tools: requirements-dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop -q --profile $(PROFILE)
+$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) $(wildcard profiles/*)
+	$(HOT) VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop -q --profile $(PROFILE)
 	@touch $@
 
 $(VENV)/.bench-tools: $(VENV)/.tools requirements-bench.txt
@@ -112,8 +114,12 @@ fuzz:  ## fuzz every target for FUZZ_SECONDS each
 second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
 	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing
 
+train: setup  ## find out again which code is hot, for builds to be optimized for (10 minutes, rustup)
+	rustup component add llvm-tools
+	$(BIN)/python scripts/train.py
+
 wheel: setup  ## build the abi3 wheel into dist/
-	$(BIN)/maturin build --release -o dist
+	$(HOT) $(BIN)/maturin build --release -o dist
 
 doc:  ## build the Rust documentation
 	cargo doc --no-deps --workspace

@@ -133,7 +133,7 @@ def test_a_reload_is_told_from_its_beginning_to_its_end(manager: Manager) -> Non
         assert told.keys() == {"RELOADING", "MONOTONIC_USEC"}
         assert before <= int(told["MONOTONIC_USEC"]) <= after
         assert manager.receive() == {"READY": "1", "STATUS": ""}
-        assert "all workers are restarted" in server.said
+        server.hears("all workers are restarted")
 
 
 def test_a_reload_that_fails_is_told(manager: Manager, tmp_path: Path) -> None:

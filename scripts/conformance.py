@@ -1,7 +1,7 @@
 """Runs others' conformance suites against HTTPy: every case has to pass.
 
     conformance.py [h2] [SECTION ...]       h2spec, over cleartext and TLS (make conformance)
-    conformance.py ws [--tls] [CASE ...]    Autobahn's fuzzing client (make conformance-ws), a quarter of an hour
+    conformance.py ws [CASE ...]            Autobahn's fuzzing client, plain and by TLS (make conformance-ws)
 
 h2spec is $H2SPEC, or on the PATH, or is built by `go`. Autobahn's wstest is $WSTEST, or on the PATH, or is installed
 for a Python 2.7, which it never left: $PYTHON27, one of pyenv's, or on the PATH. Both go into $CONFORMANCE_HOME
@@ -11,6 +11,7 @@ for a Python 2.7, which it never left: $PYTHON27, one of pyenv's, or on the PATH
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -205,18 +206,29 @@ def run_wstest(wstest: str, url: str, cases: list[str]) -> dict[str, Any]:
     return results
 
 
-def ws(arguments: list[str]) -> int:
-    """Runs all cases of Autobahn, or those that are named, such as `6.*`."""
-    is_tls = "--tls" in arguments
-    cases = [case for case in arguments if case != "--tls"] or ["*"]
+def ws(cases: list[str]) -> int:
+    """Runs all cases of Autobahn, or those that are named, such as `6.*`, plain and by TLS.
+
+    Both at a time: each is one thread of Autobahn's most of all.
+    """
     wstest = find_wstest()
-    options: dict[str, Any] = {}
-    if is_tls:
-        HOME.mkdir(parents=True, exist_ok=True)
-        options["certfile"], options["keyfile"] = _httpy.dev_certificate(str(HOME))
-    with Server(app, port=0, **LIMITS, **options) as server:
-        scheme = "wss" if is_tls else "ws"
-        results = run_wstest(wstest, f"{scheme}://127.0.0.1:{server.port}/ws", cases)
+    HOME.mkdir(parents=True, exist_ok=True)
+    chain, key = _httpy.dev_certificate(str(HOME))
+    kinds: dict[str, dict[str, Any]] = {"ws": {}, "wss": {"certfile": str(chain), "keyfile": str(key)}}
+
+    def run_kind(scheme: str) -> dict[str, Any]:
+        with Server(app, port=0, **LIMITS, **kinds[scheme]) as server:
+            return run_wstest(wstest, f"{scheme}://127.0.0.1:{server.port}/ws", cases or ["*"])
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = dict(zip(kinds, pool.map(run_kind, kinds)))
+    passed = [show(scheme, results) for scheme, results in found.items()]
+    return 0 if all(passed) else 1
+
+
+def show(scheme: str, results: dict[str, Any]) -> bool:
+    """Prints what came of the cases; whether all have passed."""
+    print(f"-- Autobahn over {scheme}")
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for case in sorted(results, key=lambda case: [int(part) for part in case.split(".")]):
         outcome = {results[case]["behavior"], results[case]["behaviorClose"]}
@@ -231,7 +243,7 @@ def ws(arguments: list[str]) -> int:
     total = sum(sum(found.values()) for found in counts.values())
     passed = sum(count for found in counts.values() for name, count in found.items() if name in GOOD)
     print(f"passed {passed} of {total}")
-    return 0 if passed == total > 0 else 1
+    return passed == total > 0
 
 
 def which(name: str, first: pathlib.Path) -> str | None:

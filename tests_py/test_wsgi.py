@@ -18,6 +18,7 @@ import h2.events
 import httpx
 import pytest
 
+from crew import wait_for
 from httpy import WSGI, App, ClientDisconnected, Server
 from support import PATIENCE_S
 from test_h2 import Peer
@@ -403,7 +404,8 @@ def test_close_is_called_when_the_app_fails(driver: str, caplog: pytest.LogCaptu
         assert made[0].closed.wait(PATIENCE_S)
 
     assert made[0].count == 1
-    assert "ValueError: of its own" in caplog.text
+    # Which is written behind the end of the connection.
+    wait_for(lambda: "ValueError: of its own" in caplog.text)
 
 
 def test_close_is_called_when_the_client_leaves(driver: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -496,7 +498,7 @@ def test_an_error_that_comes_too_late_is_raised(driver: str, caplog: pytest.LogC
     with serving(app, loop=driver) as client, pytest.raises(httpx.RemoteProtocolError):
         client.get("/")
 
-    assert "ValueError: the first one" in caplog.text
+    wait_for(lambda: "ValueError: the first one" in caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -568,7 +570,7 @@ def test_a_declared_length_is_to_be_kept(
             with pytest.raises(httpx.RemoteProtocolError):
                 client.get("/")
 
-    assert f"the app sends {message} its content-length says" in caplog.text
+    wait_for(lambda: f"the app sends {message} its content-length says" in caplog.text)
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])

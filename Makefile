@@ -6,6 +6,8 @@ BIN = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Which `test-pythons` is for; those that pyenv has, if none are named.
 PYTHONS ?=
 QUICK ?=
+# Where `wheel` puts what it builds.
+WHEELS ?= dist
 # `release` for speed, `quick` for the same code without the long link, `dev` for debugging.
 PROFILE ?= release
 FUZZ_SECONDS ?= 10
@@ -118,7 +120,7 @@ train: setup  ## find out again which code is hot, for builds to be optimized fo
 	$(BIN)/python scripts/train.py
 
 wheel: setup  ## build the abi3 wheel into dist/
-	$(HOT) $(BIN)/maturin build --release -o dist
+	$(HOT) $(BIN)/maturin build --release -o $(WHEELS) $(ARGUMENTS)
 
 doc:  ## build the Rust documentation
 	cargo doc --no-deps --workspace

@@ -60,8 +60,8 @@ print("%d.%d%s" % (*sys.version_info[:2], "t" * bool(sysconfig.get_config_var("P
     *t) wheels=$work/wheels-$version build="-i $python" ;;
     *) wheels=$work/wheels build="" ;;
     esac
-    # shellcheck disable=SC2086 # nothing, or two words
-    [ -d "$wheels" ] || "${BIN:-.venv/bin}/maturin" build -q --release -o "$wheels" $build
+    # What `make build` has compiled is what goes into it.
+    [ -d "$wheels" ] || make -s wheel WHEELS="$wheels" ARGUMENTS="-q $build"
     # shellcheck disable=SC2086 # words
     set -- $jobs
     [ $# -lt 4 ] || end_one

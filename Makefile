@@ -56,13 +56,13 @@ test-rust:  ## run the Rust tests
 	cargo test -q
 
 test-python: build  ## run the Python tests
-	$(BIN)/python -m pytest
+	PYTHON=$(BIN)/python scripts/test-python.sh $(ARGUMENTS)
 
 leaks: build  ## look for leaks in 200,000 requests of each kind (Linux, 10 minutes)
 	LEAK_REQUESTS=200000 $(BIN)/python -m pytest tests_py/test_leaks.py --durations=0
 
 test-apps: build $(VENV)/.app-tools  ## run the tests with Django, FastAPI, Flask and others, and inside of other servers
-	$(BIN)/python -m pytest tests_py/test_frameworks.py tests_py/test_same_as_uvicorn.py tests_py/test_guest.py tests_py/test_environ.py tests_py/test_docs.py
+	PYTHON=$(BIN)/python scripts/test-python.sh tests_py/test_frameworks.py tests_py/test_same_as_uvicorn.py tests_py/test_guest.py tests_py/test_environ.py tests_py/test_docs.py
 
 test-pythons: build  ## run the Python tests on PYTHONS, or every other Python found (pyenv); QUICK=1 for some of them
 	BIN=$(BIN) QUICK=$(QUICK) scripts/test-pythons.sh $(PYTHONS)

@@ -25,7 +25,7 @@ test_with() {
     "$python" -m venv "$work/$version"
     bin=$work/$version/bin
     [ -d "$bin" ] || bin=$work/$version/Scripts
-    "$bin/python" -m pip install -q --disable-pip-version-check pytest pytest-timeout hypothesis 'httpx[http2]' anyio websockets "$wheels"/*.whl
+    "$bin/python" -m pip install -q --disable-pip-version-check pytest pytest-timeout pytest-xdist hypothesis 'httpx[http2]' anyio websockets "$wheels"/*.whl
     # What has no wheel for this Python is done without: its tests are skipped.
     for package in pydantic msgspec; do
         "$bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$package" || true
@@ -35,8 +35,11 @@ test_with() {
     "1 $first" | "1 $last") ;;
     1*) run="$run tests_py/test_private_parts.py tests_py/test_parked.py tests_py/test_driver.py tests_py/test_json.py" ;;
     esac
-    # What fails is run once more, alone: some tests measure time, on a machine that others use too.
-    $run -m "not slow" || $run --last-failed --last-failed-no-failures none
+    # What fails is run once more, alone: some tests measure time, on a machine that others use too. What dies is not.
+    status=0
+    $run -m "not slow and not alone" -n "${PYTEST_JOBS:-2}" --dist worksteal || status=$?
+    [ $status != 1 ] || $run --last-failed --last-failed-no-failures none || return
+    [ $status -le 1 ]
 }
 
 # Ends the job that was started first, and shows what it has said.

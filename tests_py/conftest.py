@@ -24,6 +24,23 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+died: list[object] = []
+"""What became of processes that pytest-xdist has run tests in, and that have died."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(error: object) -> None:
+    """Remembers that a test has taken its process down."""
+    if error:
+        died.append(error)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Then the status is not that of failed tests: those may be tried once more, a crash may not."""
+    if died:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Serves an app until the test ends; gives a client for it, which follows no redirects."""

@@ -1015,6 +1015,7 @@ def test_requests_beyond_the_queue_wait_and_are_answered():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_idle_connections_cost_nothing(driver):
     async def handler():
         return ""
@@ -1079,6 +1080,7 @@ def hog():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("path", ["/no-python", "/async", "/pooled"])
 def test_a_busy_server_leaves_other_threads_their_share(driver, path, capsys):
     async def handler():
@@ -1107,6 +1109,7 @@ def test_a_busy_server_leaves_other_threads_their_share(driver, path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("path", ["/no-python", "/async", "/inline", "/pooled"])
 def test_a_computing_thread_does_not_delay_answers_much(driver, path, capsys):
     async def handler():
@@ -1256,12 +1259,14 @@ def test_the_interpreter_ends_while_the_pool_is_busy(driver, doing):
     )
 
     assert (done.returncode, done.stdout) == (0, "ending\n"), done.stderr
-    assert time.perf_counter() - begun < 5
+    # Other tests may run beside this one; what it must not wait for takes a minute, or forever.
+    assert time.perf_counter() - begun < 20
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loop", ["selector", "thread"])
 @pytest.mark.parametrize(("kind", "seconds"), [("inline", 0.5), ("async", 0.5), ("pooled", 2)])
-def test_the_interpreter_ends_although_a_server_was_not_stopped(kind, seconds):
+def test_the_interpreter_ends_although_a_server_was_not_stopped(kind, seconds, loop):
     """Its thread is a daemon, and inside a handler when the interpreter is gone."""
     program = f"""if True:
         import socket, sys, threading, time
@@ -1286,12 +1291,11 @@ def test_the_interpreter_ends_although_a_server_was_not_stopped(kind, seconds):
         begun.wait()
         print("ending")
     """
-    for loop in ("selector", "thread"):
-        done = subprocess.run(
-            python("-c", program, loop), env=environment(), capture_output=True, text=True, timeout=30
-        )
+    done = subprocess.run(
+        python("-c", program, loop), env=environment(), capture_output=True, text=True, timeout=30
+    )
 
-        assert (done.returncode, done.stdout) == (0, "ending\n"), (loop, done.stderr)
+    assert (done.returncode, done.stdout) == (0, "ending\n"), done.stderr
 
 
 # -- real libraries -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from victim import GET, KIB, MIB, Victim, victim
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc"),
 ]
 

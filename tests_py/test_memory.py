@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "memory.py"
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_an_idle_connection_takes_eight_kib_at_most() -> None:
     run = subprocess.run(

@@ -6,7 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-10}
 shift 2>/dev/null || true
-command -v cargo-fuzz >/dev/null || cargo install -q --locked cargo-fuzz
+# It only starts others: what it is compiled to need not be fast, and compiling is.
+command -v cargo-fuzz >/dev/null || cargo install -q --locked --debug cargo-fuzz
 export RUSTC_BOOTSTRAP=1
 PYO3_PYTHON=$("${PYTHON:-python3}" -c 'import sys; print(sys.executable)')
 libraries=$("$PYO3_PYTHON" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')

@@ -13,7 +13,7 @@ command -v debootstrap >/dev/null || { echo "debootstrap is not here: apt-get in
 echo 'Acquire::Check-Valid-Until "false";' >"$SID/etc/apt/apt.conf.d/99httpy"
 rm -rf "$SID/httpy"
 mkdir -p "$SID/httpy"
-.venv/bin/maturin build -q --release -o "$SID/httpy/wheels"
+make -s wheel WHEELS="$SID/httpy/wheels" ARGUMENTS=-q
 git ls-files -z | tar c --null -T - | tar x -C "$SID/httpy"
 certificates=/etc/ssl/certs/ca-certificates.crt
 [ ! -f $certificates ] || install -D $certificates "$SID$certificates"

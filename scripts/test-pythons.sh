@@ -54,9 +54,11 @@ end_one() {
     jobs=$*
 }
 
-# Two at a time: most tests wait more than they compute.
-jobs='' failed=''
-for python; do
+# Two at a time: most tests wait more than they compute. The last one begins, and the first one beside it: they take long.
+jobs='' failed='' count=$#
+for python in "$last" "$@"; do
+    [ $count != 0 ] || break
+    count=$((count - 1))
     version=$("$python" -c 'import sys, sysconfig
 print("%d.%d%s" % (*sys.version_info[:2], "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED"))))')
     case $version in

@@ -175,9 +175,6 @@ def serving(loop: str) -> Iterator[Subject]:
     command = python(str(Path(__file__).with_name("leaks_app.py")), loop)
     with running(command, env={**environment(), **FRUGAL}) as port:
         subject = Subject(port)
-        # A quarter of a second after its start a server gives back code, and takes in again what requests use of it:
-        # a MiB and more, which is no leak, and comes to rest in the first half only if it begins there.
-        time.sleep(0.5)
         # As many threads as there will ever be, and more tasks than are kept: the memory of those is no leak.
         for target, count in [("/gather", THREADS), ("/gather-async", 2 * TASKS)]:
             with contextlib.ExitStack() as connections:

@@ -27,7 +27,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path

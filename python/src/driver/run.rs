@@ -46,8 +46,8 @@ pub(crate) trait Visit: Send + 'static {
 
 /// What comes next.
 pub(crate) enum Then {
-    /// This response.
-    Answer(Response),
+    /// This response. As in [`Reply::Now`], one pointer.
+    Answer(Box<Response>),
     /// The end of this coroutine.
     Await(Py<PyAny>),
 }
@@ -87,7 +87,7 @@ fn run_here<V: Visit>(py: Python<'_>, event_loop: &Rc<EventLoop>, mut visit: V) 
 
 fn run_there<V: Visit>(py: Python<'_>, event_loop: &Rc<EventLoop>, slot: Slot, mut visit: V) {
     match follow(py, event_loop, &mut visit) {
-        Ok(response) => slot.fill_soon(py, response),
+        Ok(response) => slot.fill_soon(py, *response),
         Err((trampoline, task)) => {
             visit.will_wait(slot.watch());
             let given_up = slot.set_task(py, &task);
@@ -104,7 +104,7 @@ fn follow<V: Visit>(
     py: Python<'_>,
     event_loop: &Rc<EventLoop>,
     visit: &mut V,
-) -> Result<Response, (Py<Trampoline>, Py<PyAny>)> {
+) -> Result<Box<Response>, (Py<Trampoline>, Py<PyAny>)> {
     let mut outcome = visit.call(py, event_loop.pool());
     loop {
         let ended = match outcome {
@@ -137,7 +137,7 @@ fn pooled<V: Visit>(pool: &Arc<Pool>, home: Arc<Home>, mut visit: V) -> Reply {
                 ended => settle(py, home.event_loop.bind(py), &mut visit, ended),
             };
             match then {
-                Then::Answer(response) => slot.fill(response),
+                Then::Answer(response) => slot.fill(*response),
                 Then::Await(coroutine) => await_on_loop(py, &home, slot, visit, coroutine),
             }
         });
@@ -183,7 +183,7 @@ fn settle<V: Visit>(py: Python<'_>, event_loop: &Bound<'_, PyAny>, visit: &mut V
     match ended {
         Err(error) if ends_loop(py, &error) => {
             pass_on(py, event_loop, &error);
-            Then::Answer(text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))
+            Then::Answer(text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").into())
         }
         ended => visit.respond(py, ended),
     }

@@ -10,11 +10,14 @@ use pyo3::{
     exceptions::{PyKeyboardInterrupt, PySystemExit},
     ffi, intern,
     prelude::*,
-    types::{PyList, PySet, PyTuple, PyWeakrefReference},
+    types::{PyDict, PyList, PySet, PyTuple, PyWeakrefReference},
 };
 
 use super::{Bell, Parked, Trampoline, spare::Spare, turns::Turns};
-use crate::{plan::call_one, threads::Pool};
+use crate::{
+    plan::{call_one, call_two},
+    threads::Pool,
+};
 
 /// Where handlers run, for whom is on another thread.
 pub(crate) struct Home {
@@ -89,9 +92,13 @@ pub(crate) struct Parts {
     pub(crate) ready: Py<PyAny>,
     /// `loop._scheduled`, a heap of timers.
     scheduled: Py<PyAny>,
+    /// `loop.__dict__`, which has `_stopping`: to ask it takes a third of what asking the loop does.
+    attributes: Py<PyDict>,
     /// `asyncio.tasks._enter_task`, `_leave_task`: whose step it is.
-    pub(crate) enter_task: Py<PyAny>,
-    pub(crate) leave_task: Py<PyAny>,
+    enter_task: Py<PyAny>,
+    leave_task: Py<PyAny>,
+    /// `asyncio.tasks._current_tasks`: what these two change, by loop. None where they don't (3.14).
+    current_tasks: Option<Py<PyDict>>,
     /// `loop.call_soon`.
     pub(crate) call_soon: Py<PyAny>,
     /// `asyncio.tasks._register_task`, `_unregister_task`: what `asyncio.all_tasks` shows.
@@ -377,14 +384,9 @@ impl EventLoop {
         }
         let Some(parts) = &self.parts else { return self.leave() };
         let has_ready = parts.ready.bind(py).len().unwrap_or(1) > 0;
-        if has_ready || self.find_first_timer(py) != self.first_timer.get() || self.is_stopping(py) {
+        if has_ready || self.find_first_timer(py) != self.first_timer.get() || parts.is_stopping(py) {
             self.leave();
         }
-    }
-
-    fn is_stopping(&self, py: Python<'_>) -> bool {
-        let stopping = self.object.bind(py).getattr(intern!(py, "_stopping"));
-        stopping.and_then(|stopping| stopping.is_truthy()).unwrap_or(true)
     }
 
     fn find_first_timer(&self, py: Python<'_>) -> usize {
@@ -435,7 +437,8 @@ impl Parts {
         let ready = object.getattr("_ready")?;
         let deque = py.import("collections")?.getattr("deque")?;
         let scheduled = object.getattr("_scheduled")?;
-        object.getattr("_stopping")?;
+        let attributes = object.getattr("__dict__")?.cast_into_exact::<PyDict>()?;
+        attributes.as_any().get_item("_stopping")?;
         if !ready.is_instance(&deque)? {
             return Err(pyo3::exceptions::PyTypeError::new_err("loop._ready is not a deque"));
         }
@@ -444,6 +447,8 @@ impl Parts {
         Ok(Self {
             ready: ready.unbind(),
             scheduled: scheduled.unbind(),
+            attributes: attributes.unbind(),
+            current_tasks: Self::find_current_tasks(&tasks).ok().flatten(),
             enter_task: tasks.getattr("_enter_task")?.unbind(),
             call_soon: object.getattr("call_soon")?.unbind(),
             leave_task: tasks.getattr("_leave_task")?.unbind(),
@@ -457,6 +462,46 @@ impl Parts {
             cancelling: task_type.getattr("cancelling").ok().map(Bound::unbind),
             task_type: task_type.unbind(),
         })
+    }
+
+    /// The dict is asked only after it was seen to be what the functions change.
+    fn find_current_tasks(tasks: &Bound<'_, PyModule>) -> PyResult<Option<Py<PyDict>>> {
+        let py = tasks.py();
+        let current = tasks.getattr("_current_tasks")?.cast_into_exact::<PyDict>()?;
+        // Stands for a loop and for its task.
+        let probe = py.get_type::<PyAny>().call0()?;
+        tasks.call_method1("_enter_task", (&probe, &probe))?;
+        let is_there = current.get_item(&probe)?.is_some_and(|task| task.is(&probe));
+        tasks.call_method1("_leave_task", (&probe, &probe))?;
+        let is_gone = !current.contains(&probe)?;
+        Ok((is_there && is_gone).then(|| current.unbind()))
+    }
+
+    /// Makes a task its loop's current one.
+    ///
+    /// # Errors
+    /// If another one is.
+    #[inline]
+    pub(crate) fn enter(&self, event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self.current_tasks.as_ref().map(|current| current.bind(event_loop.py())) {
+            // Of no loop is there one, so there is nothing that `_enter_task` would find.
+            Some(current) if current.is_empty() => current.set_item(event_loop, task),
+            _ => call_two(&self.enter_task, event_loop, task).map(drop),
+        }
+    }
+
+    /// Undoes [`Parts::enter`].
+    ///
+    /// # Errors
+    /// If another task is the current one.
+    #[inline]
+    pub(crate) fn leave(&self, event_loop: &Bound<'_, PyAny>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(current) = self.current_tasks.as_ref().map(|current| current.bind(event_loop.py()))
+            && current.get_item(event_loop)?.is_some_and(|other| other.is(task))
+        {
+            return current.del_item(event_loop);
+        }
+        call_two(&self.leave_task, event_loop, task).map(drop)
     }
 
     /// Up to 3.13 the tasks are in a `WeakSet`, which is Python code around a set of weak references: adding to it costs as
@@ -473,6 +518,12 @@ impl Parts {
         }
         let within = registered.getattr("data")?.cast_into_exact::<PySet>()?;
         Ok(Some((within.unbind(), registered.getattr("_remove")?.unbind())))
+    }
+
+    /// Whether the loop was told to stop.
+    fn is_stopping(&self, py: Python<'_>) -> bool {
+        let stopping = self.attributes.bind(py).get_item(intern!(py, "_stopping")).ok().flatten();
+        stopping.is_none_or(|stopping| stopping.is_truthy().unwrap_or(true))
     }
 
     /// Has `asyncio.all_tasks()` show a task that was hidden.

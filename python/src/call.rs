@@ -479,7 +479,7 @@ impl Callable {
     /// apps that have been asked for an answer by then.
     fn settle(&self, py: Python<'_>, asked: &mut Asked, outcome: PyResult<Py<PyAny>>, tried: usize) -> (Then, usize) {
         let responded = outcome.and_then(|value| {
-            response::from_value_into(py, value.bind(py), self.status_at(0), || asked.spare_fields())
+            response::from_value_into(py, &value.into_bound(py), self.status_at(0), || asked.spare_fields())
         });
         let error = match responded {
             Ok(response) => return (Then::Answer(hand_over(py, response.into())), tried),

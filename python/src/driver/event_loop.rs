@@ -355,15 +355,16 @@ impl EventLoop {
         }
     }
 
-    /// Python code ran below `select`: returns to the loop if that left work for it, now or before the runtime waits.
+    /// Python code ran below `select`: returns to the loop if that left work for it, now or before the runtime waits. Attached.
     ///
     /// Looking costs as much as a small request, and the loop is not entered before the tasks that are ready have run
     /// anyway: so it is put off, to every 16th call or [`EventLoop::before_wait`], whichever comes first.
-    pub(crate) fn after_python(&self, py: Python<'_>) {
+    pub(crate) fn after_python(&self) {
         let unseen = self.unseen.get() + 1;
         self.unseen.set(unseen);
         if unseen >= LOOK {
-            self.look(py);
+            // Attaching frees what was dropped by threads that were not.
+            Python::attach(|py| self.look(py));
         }
     }
 

@@ -60,11 +60,15 @@ pub(crate) enum Then {
 pub(crate) fn run<V: Visit>(kind: Kind, visit: V) -> Reply {
     match (seat(), kind) {
         (Some(Seat::Here(event_loop)), Kind::Pooled) => pooled(event_loop.pool(), event_loop.home(), visit),
-        (Some(Seat::Here(event_loop)), _) => Python::attach(|py| {
+        (Some(Seat::Here(event_loop)), _) => {
+            // SAFETY: the runtime runs inside `select`, a method Python called, and lets the interpreter go only while it is
+            // parked, when no future is polled (`selector.rs`, rule 2). To attach once more costs two locked instructions
+            // and 130 others, of which the look for what other threads have dropped is made up for in `after_python`.
+            let py = unsafe { Python::assume_attached() };
             let reply = run_here(py, &event_loop, visit);
-            event_loop.after_python(py);
+            event_loop.after_python();
             reply
-        }),
+        }
         (Some(Seat::There(there)), Kind::Pooled) => pooled(there.pool(), there.home(), visit),
         (Some(Seat::There(there)), _) => {
             there.reply(move |py, event_loop, slot| run_there(py, event_loop, slot, visit))
@@ -222,7 +226,7 @@ pub(crate) fn tell(job: Job) {
         Some(Seat::Here(event_loop)) => Python::attach(|py| {
             // Contained as the thread driver contains it.
             let _ = catch_unwind(AssertUnwindSafe(|| job(py, &event_loop)));
-            event_loop.after_python(py);
+            event_loop.after_python();
         }),
         Some(Seat::There(there)) => there.tell(job),
         None => drop(job),

@@ -1,6 +1,6 @@
 """The parts of asyncio that it does not document and the drivers use all the same.
 
-A failure here means that this Python needs a look at python/src/driver/event_loop.rs and step.rs. Until then nothing is
+A failure here means that this Python needs a look at python/src/driver/parts.rs and step.rs. Until then nothing is
 broken: handlers get ordinary tasks, and are slower.
 """
 

@@ -9,6 +9,7 @@ mod context;
 mod event_loop;
 mod fork;
 mod parked;
+mod parts;
 mod pinned;
 mod run;
 #[cfg(unix)]

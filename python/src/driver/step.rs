@@ -17,7 +17,7 @@ use pyo3::{intern, prelude::*};
 use super::{
     EventLoop, Then, Trampoline,
     context::Entered,
-    event_loop::Parts,
+    parts::Parts,
     spare::Spare,
     trampoline::{Sent, send},
 };

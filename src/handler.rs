@@ -36,11 +36,11 @@ pub trait Middleware: Send + Sync {
 
 /// An answer, now or later.
 ///
-/// A handler that has its response at hand returns [`Reply::Now`]; only one that has to wait pays for a boxed future.
+/// A handler that has its response at hand returns [`Reply::Now`]; only one that has to wait pays for a future.
 /// Dropping a [`Reply::Later`] cancels the work: it is what happens when the client goes away.
 pub enum Reply {
-    /// The response.
-    Now(Response),
+    /// The response. One pointer: it is handed on some ten times, and is 140 bytes.
+    Now(Box<Response>),
     /// A future of it. Not `Send`: a connection lives on one thread.
     Later(Pin<Box<dyn Future<Output = Response>>>),
 }
@@ -54,6 +54,12 @@ impl Reply {
 
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
+        Self::Now(Box::new(response))
+    }
+}
+
+impl From<Box<Response>> for Reply {
+    fn from(response: Box<Response>) -> Self {
         Self::Now(response)
     }
 }
@@ -103,7 +109,7 @@ impl Stack {
     /// and with it other requests on the same connection.
     pub fn answer(&self, request: Request) -> Guarded {
         let reply = catch_unwind(AssertUnwindSafe(|| self.call(request)));
-        Guarded::new(reply.unwrap_or_else(|panic| Reply::Now(internal_error(&*panic))))
+        Guarded::new(reply.unwrap_or_else(|panic| internal_error(&*panic).into()))
     }
 }
 
@@ -135,35 +141,43 @@ impl Next {
 
 /// A [`Reply`] whose panics are contained, and those of the content that it leads to.
 pub struct Guarded {
-    reply: Reply,
+    /// None: it was ready.
+    reply: Option<Reply>,
 }
 
 impl Guarded {
     /// Contains the panics of `reply`.
     pub fn new(reply: Reply) -> Self {
-        Self { reply }
+        Self { reply: Some(reply) }
     }
 }
 
 impl Future for Guarded {
     type Output = Response;
 
+    /// # Panics
+    /// If polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
-        let reply = &mut self.reply;
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(reply).poll(cx))) {
-            Ok(mut poll) => {
-                if let Poll::Ready(response) = &mut poll {
-                    GuardedBody::guard(response.body_mut());
+        let mut response = match self.reply.take().expect("a reply is not polled again after it was ready") {
+            Reply::Now(mut response) => {
+                GuardedBody::guard(response.body_mut());
+                return Poll::Ready(*response);
+            }
+            Reply::Later(mut future) => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Ready(response)) => response,
+                Ok(Poll::Pending) => {
+                    self.reply = Some(Reply::Later(future));
+                    return Poll::Pending;
                 }
-                poll
-            }
-            Err(panic) => {
-                // What is left of the future may panic again as it is dropped.
-                let broken = std::mem::replace(&mut self.reply, Reply::Now(Response::default()));
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
-                Poll::Ready(internal_error(&*panic))
-            }
-        }
+                Err(panic) => {
+                    // What is left of the future may panic again as it is dropped.
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+                    internal_error(&*panic)
+                }
+            },
+        };
+        GuardedBody::guard(response.body_mut());
+        Poll::Ready(response)
     }
 }
 

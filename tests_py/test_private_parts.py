@@ -1,6 +1,6 @@
 """The parts of asyncio that it does not document and the drivers use all the same.
 
-A failure here means that this Python needs a look at python/src/driver/event_loop.rs and step.rs. Until then nothing is
+A failure here means that this Python needs a look at python/src/driver/parts.rs and step.rs. Until then nothing is
 broken: handlers get ordinary tasks, and are slower.
 """
 
@@ -11,6 +11,7 @@ import collections
 import contextvars
 import ctypes
 import sys
+import threading
 import weakref
 
 import pytest
@@ -59,11 +60,12 @@ def test_timers_are_in_a_list_whose_first_is_the_earliest(loop):
 
 
 def test_stop_sets_a_flag(loop):
-    assert loop._stopping is False
+    attributes = loop.__dict__
+    assert attributes["_stopping"] is False
 
     loop.stop()
 
-    assert loop._stopping is True
+    assert attributes["_stopping"] is True
     loop.run_forever()
 
 
@@ -133,6 +135,24 @@ def test_a_task_can_be_entered_and_left(loop):
     finish(loop, task)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="kept in the thread's state since 3.14")
+def test_current_tasks_are_in_a_dict_by_loop(loop):
+    current = asyncio.tasks._current_tasks
+    task, _ = new_task(loop)
+    assert type(current) is dict
+
+    asyncio.tasks._enter_task(loop, task)
+    entered = dict(current)
+    asyncio.tasks._leave_task(loop, task)
+
+    assert entered == {loop: task}
+    assert loop not in current
+    current[loop] = task
+    assert asyncio.current_task(loop) is task
+    del current[loop]
+    finish(loop, task)
+
+
 def test_entering_a_second_task_is_refused(loop):
     task, _ = new_task(loop)
     other, _ = new_task(loop)
@@ -192,6 +212,31 @@ def test_all_of_them_are_in_use(driver):
 
     assert serve(driver, {"/": name}, lambda server: server.get("/")) == "httpy-handler"
     assert _httpy.Selector
+
+
+@pytest.mark.parametrize("driver", ["selector", "thread"])
+def test_a_task_is_its_loops_current_one_whatever_other_threads_run(driver):
+    entered, leave = threading.Event(), threading.Event()
+
+    async def other():
+        entered.set()
+        leave.wait(30)
+
+    async def name():
+        return asyncio.current_task().get_name()
+
+    def ask(server):
+        alone = server.get("/")
+        thread = threading.Thread(target=asyncio.run, args=(other(),))
+        thread.start()
+        entered.wait(30)
+        try:
+            return alone, server.get("/"), server.get("/")
+        finally:
+            leave.set()
+            thread.join()
+
+    assert serve(driver, {"/": name}, ask) == ("httpy-handler",) * 3
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="native, and fast by itself, since 3.14")

@@ -87,7 +87,7 @@ pub(crate) fn answer(mut request: Request, limit: u64, run: impl FnOnce(Request,
     };
     let exchange = Exchange { inbox: inbox.clone(), end: End::Gone };
     match run(request, Content::Arriving(Arriving(inbox))) {
-        Reply::Now(response) => Reply::Now(exchange.ends_with(response)),
+        Reply::Now(response) => exchange.ends_with(*response).into(),
         Reply::Later(response) => Reply::later(async move { exchange.ends_with(response.await) }),
     }
 }

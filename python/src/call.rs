@@ -479,22 +479,22 @@ impl Callable {
     /// apps that have been asked for an answer by then.
     fn settle(&self, py: Python<'_>, asked: &mut Asked, outcome: PyResult<Py<PyAny>>, tried: usize) -> (Then, usize) {
         let responded = outcome.and_then(|value| {
-            response::from_value_into(py, value.bind(py), self.status_at(0), || asked.spare_fields())
+            response::from_value_into(py, &value.into_bound(py), self.status_at(0), || asked.spare_fields())
         });
         let error = match responded {
-            Ok(response) => return (Then::Answer(hand_over(py, response)), tried),
+            Ok(response) => return (Then::Answer(hand_over(py, response.into())), tried),
             Err(error) => error,
         };
         if !error.is_instance_of::<PyException>(py) {
             // Cancelled: by the client, who is gone, or by a server that stops. Nobody's failure.
             let mut response = unavailable();
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return (Then::Answer(response), tried);
+            return (Then::Answer(response.into()), tried);
         }
         match self.answered(py, 0, tried, error, || self.object(py, asked)) {
-            Ok(Answered::Response(response)) => (Then::Answer(hand_over(py, response)), tried),
+            Ok(Answered::Response(response)) => (Then::Answer(hand_over(py, response.into())), tried),
             Ok(Answered::Await(coroutine, tried)) => (Then::Await(coroutine.unbind()), tried),
-            Err(error) => (Then::Answer(self.failed(py, asked, &error)), tried),
+            Err(error) => (Then::Answer(self.failed(py, asked, &error).into()), tried),
         }
     }
 
@@ -614,7 +614,7 @@ impl Visit for Through {
             Some(outlet) => match (ended, &self.asked.raw) {
                 (Ok(_), raw) => {
                     let target = || raw.as_ref().map(target_of).unwrap_or_default();
-                    return Then::Answer(hosting::conclude(&outlet, target));
+                    return Then::Answer(hosting::conclude(&outlet, target).into());
                 }
                 (Err(error), raw) => match hosting::fail(&outlet) {
                     // Nothing was sent: it is answered like any handler's.
@@ -622,7 +622,7 @@ impl Visit for Through {
                     Some(response) => {
                         let target = raw.as_ref().map(target_of).unwrap_or_default();
                         hosting::log_end(py, &outlet, &self.callable.label, &target, &error);
-                        return Then::Answer(response);
+                        return Then::Answer(response.into());
                     }
                 },
             },
@@ -660,13 +660,13 @@ pub(crate) fn fit<'py>(py: Python<'py>, called: Result<Bound<'py, PyAny>, Unfit>
 
 /// A response leaves Python: what is to run after it is arranged.
 #[inline]
-fn hand_over(py: Python<'_>, mut response: Response) -> Response {
+fn hand_over(py: Python<'_>, mut response: Box<Response>) -> Box<Response> {
     // Nearly all have nothing with them.
     if response.extensions().is_empty() {
         return response;
     }
     match response.extensions_mut().remove::<Background>() {
-        Some(background) => afterwards::with_background(py, response, background),
+        Some(background) => afterwards::with_background(py, *response, background).into(),
         None => response,
     }
 }

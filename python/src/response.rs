@@ -302,7 +302,8 @@ fn make(status: StatusCode, kind: HeaderValue, content: Bytes, mut fields: Heade
     fields.append(header::CONTENT_TYPE, kind);
     let mut response = Response::new(Body::Full(content));
     *response.status_mut() = status;
-    *response.headers_mut() = fields;
+    // An empty map has no memory to give back, and finding that out costs 64 instructions.
+    std::mem::forget(std::mem::replace(response.headers_mut(), fields));
     response
 }
 

@@ -74,6 +74,7 @@ impl Request {
     }
 
     /// The part of the target's path that is still to be routed, percent-encoded as it was sent.
+    #[inline]
     pub fn path(&self) -> &str {
         &self.uri.path()[self.root_len..]
     }

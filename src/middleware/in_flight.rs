@@ -69,7 +69,6 @@ impl InFlight {
         if self.0.places.available_permits() == 0 {
             return self.wait(work);
         }
-        // Changed where it is: one that has its response is large, and moving it would cost more than the rest here.
         let mut reply = work();
         if let Reply::Later(response) = &mut reply {
             let place = self.0.places.clone().try_acquire_owned().ok();
@@ -95,7 +94,7 @@ impl InFlight {
             // The semaphore is never closed, so this is the time that was up.
             let Ok(Ok(place)) = place else { return refused() };
             match work() {
-                Reply::Now(response) => response,
+                Reply::Now(response) => *response,
                 Reply::Later(response) => Counted { response, place: Some(place) }.await,
             }
         })

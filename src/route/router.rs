@@ -102,7 +102,10 @@ impl Router {
 impl Handler for Router {
     fn call(&self, mut request: Request) -> Reply {
         // A mount that was reached by its prefix alone leaves nothing; its own routes start at `/`.
-        let path = if request.path().is_empty() { "/" } else { request.path() };
+        let path = match request.path() {
+            "" => "/",
+            path => path,
+        };
         match self.table.find(&request.method, path) {
             Found::Match { value: Target::Handler(handler), params, .. } => {
                 request.params = params;

@@ -1,4 +1,4 @@
-//! An asyncio loop as the drivers see it: the few parts of it they touch, looked up once.
+//! An asyncio loop as the drivers see it. The few parts of it that they touch are in `parts.rs`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,13 +8,13 @@ use std::{
 
 use pyo3::{
     exceptions::{PyKeyboardInterrupt, PySystemExit},
-    ffi, intern,
+    intern,
     prelude::*,
-    types::{PyList, PySet, PyTuple, PyWeakrefReference},
+    types::PyList,
 };
 
-use super::{Bell, Parked, Trampoline, spare::Spare, turns::Turns};
-use crate::{plan::call_one, threads::Pool};
+use super::{Bell, Parked, Trampoline, parts::Parts, spare::Spare, turns::Turns};
+use crate::threads::Pool;
 
 /// Where handlers run, for whom is on another thread.
 pub(crate) struct Home {
@@ -82,71 +82,6 @@ const SPARES: usize = 128;
 
 /// What handlers' tasks are called.
 pub(crate) const NAME: &str = "httpy-handler";
-
-/// What asyncio does not document and we use all the same. `tests_py/test_private_parts.py` guards each of them.
-pub(crate) struct Parts {
-    /// `loop._ready`, a deque of handles to run.
-    pub(crate) ready: Py<PyAny>,
-    /// `loop._scheduled`, a heap of timers.
-    scheduled: Py<PyAny>,
-    /// `asyncio.tasks._enter_task`, `_leave_task`: whose step it is.
-    pub(crate) enter_task: Py<PyAny>,
-    pub(crate) leave_task: Py<PyAny>,
-    /// `loop.call_soon`.
-    pub(crate) call_soon: Py<PyAny>,
-    /// `asyncio.tasks._register_task`, `_unregister_task`: what `asyncio.all_tasks` shows.
-    register_task: Py<PyAny>,
-    unregister_task: Py<PyAny>,
-    /// The set behind them, and what its references are made with; none where they are fast by themselves (3.14).
-    registered: Option<(Py<PySet>, Py<PyAny>)>,
-    pub(crate) task_type: Py<PyAny>,
-    /// Names of the task's last two arguments: `loop`, `name`.
-    pub(crate) task_keywords: Py<PyTuple>,
-    /// `Task._must_cancel`, `_callbacks`.
-    pub(crate) must_cancel: Getter,
-    pub(crate) callbacks: Getter,
-    /// `Task.get_name`, and `cancelling`, which is there since 3.11.
-    pub(crate) get_name: Py<PyAny>,
-    pub(crate) cancelling: Option<Py<PyAny>>,
-}
-
-/// An attribute of a native class, read without looking it up: 30 instructions instead of 160.
-pub(crate) struct Getter {
-    descriptor: Py<PyAny>,
-    get: Option<ffi::descrgetfunc>,
-}
-
-impl Getter {
-    fn new(class: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
-        let py = class.py();
-        let descriptor = class.getattr(name)?;
-        // Before 3.10, only classes made at run time tell their slots.
-        let get = (py.version_info() >= (3, 10)).then(|| {
-            // SAFETY: a live type object; the slot, if there is one, holds a function of this type.
-            unsafe {
-                let slot = ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get);
-                std::mem::transmute::<*mut std::ffi::c_void, Option<ffi::descrgetfunc>>(slot)
-            }
-        });
-        Ok(Self { descriptor: descriptor.unbind(), get: get.flatten() })
-    }
-
-    /// Its value.
-    ///
-    /// # Errors
-    /// If `object` is of another class.
-    pub(crate) fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = object.py();
-        let Some(get) = self.get else {
-            return self.descriptor.bind(py).call_method1(intern!(py, "__get__"), (object,));
-        };
-        // SAFETY: live objects; a new reference, or null with an exception set.
-        unsafe {
-            let class = ffi::Py_TYPE(object.as_ptr()).cast();
-            Bound::from_owned_ptr_or_err(py, get(self.descriptor.as_ptr(), object.as_ptr(), class))
-        }
-    }
-}
 
 /// A task as every request will find it.
 fn proven(py: Python<'_>, mut spare: Spare, parts: &Parts) -> PyResult<Spare> {
@@ -348,15 +283,16 @@ impl EventLoop {
         }
     }
 
-    /// Python code ran below `select`: returns to the loop if that left work for it, now or before the runtime waits.
+    /// Python code ran below `select`: returns to the loop if that left work for it, now or before the runtime waits. Attached.
     ///
     /// Looking costs as much as a small request, and the loop is not entered before the tasks that are ready have run
     /// anyway: so it is put off, to every 16th call or [`EventLoop::before_wait`], whichever comes first.
-    pub(crate) fn after_python(&self, py: Python<'_>) {
+    pub(crate) fn after_python(&self) {
         let unseen = self.unseen.get() + 1;
         self.unseen.set(unseen);
         if unseen >= LOOK {
-            self.look(py);
+            // Attaching frees what was dropped by threads that were not.
+            Python::attach(|py| self.look(py));
         }
     }
 
@@ -377,14 +313,9 @@ impl EventLoop {
         }
         let Some(parts) = &self.parts else { return self.leave() };
         let has_ready = parts.ready.bind(py).len().unwrap_or(1) > 0;
-        if has_ready || self.find_first_timer(py) != self.first_timer.get() || self.is_stopping(py) {
+        if has_ready || self.find_first_timer(py) != self.first_timer.get() || parts.is_stopping(py) {
             self.leave();
         }
-    }
-
-    fn is_stopping(&self, py: Python<'_>) -> bool {
-        let stopping = self.object.bind(py).getattr(intern!(py, "_stopping"));
-        stopping.and_then(|stopping| stopping.is_truthy()).unwrap_or(true)
     }
 
     fn find_first_timer(&self, py: Python<'_>) -> usize {
@@ -418,79 +349,4 @@ pub(crate) fn pass_on(py: Python<'_>, event_loop: &Bound<'_, PyAny>, error: &PyE
 #[pyfunction(name = "_raise_in_loop")]
 fn raise_in_loop(error: Bound<'_, PyAny>) -> PyResult<()> {
     Err(PyErr::from_value(error))
-}
-
-impl Parts {
-    /// Finds the parts of asyncio's own loops; none of others, or if they are not what they were when this was written.
-    fn find(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
-        let base = py.import("asyncio")?.getattr("BaseEventLoop")?;
-        if !object.is_instance(&base)? {
-            return Ok(None);
-        }
-        Ok(Self::look_up(py, object).ok())
-    }
-
-    fn look_up(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let tasks = py.import("asyncio.tasks")?;
-        let ready = object.getattr("_ready")?;
-        let deque = py.import("collections")?.getattr("deque")?;
-        let scheduled = object.getattr("_scheduled")?;
-        object.getattr("_stopping")?;
-        if !ready.is_instance(&deque)? {
-            return Err(pyo3::exceptions::PyTypeError::new_err("loop._ready is not a deque"));
-        }
-        scheduled.cast_exact::<PyList>()?;
-        let task_type = tasks.getattr("Task")?;
-        Ok(Self {
-            ready: ready.unbind(),
-            scheduled: scheduled.unbind(),
-            enter_task: tasks.getattr("_enter_task")?.unbind(),
-            call_soon: object.getattr("call_soon")?.unbind(),
-            leave_task: tasks.getattr("_leave_task")?.unbind(),
-            register_task: tasks.getattr("_register_task")?.unbind(),
-            unregister_task: tasks.getattr("_unregister_task")?.unbind(),
-            registered: Self::find_registered(&tasks).ok().flatten(),
-            task_keywords: PyTuple::new(py, ["loop", "name"])?.unbind(),
-            must_cancel: Getter::new(&task_type, "_must_cancel")?,
-            callbacks: Getter::new(&task_type, "_callbacks")?,
-            get_name: task_type.getattr("get_name")?.unbind(),
-            cancelling: task_type.getattr("cancelling").ok().map(Bound::unbind),
-            task_type: task_type.unbind(),
-        })
-    }
-
-    /// Up to 3.13 the tasks are in a `WeakSet`, which is Python code around a set of weak references: adding to it costs as
-    /// much as a small request, and to the set within next to nothing.
-    fn find_registered(tasks: &Bound<'_, PyModule>) -> PyResult<Option<(Py<PySet>, Py<PyAny>)>> {
-        let py = tasks.py();
-        if py.version_info() >= (3, 14) {
-            return Ok(None);
-        }
-        let name = if py.version_info() >= (3, 12) { "_scheduled_tasks" } else { "_all_tasks" };
-        let registered = tasks.getattr(name)?;
-        if !registered.get_type().is(&py.import("weakref")?.getattr("WeakSet")?) {
-            return Ok(None);
-        }
-        let within = registered.getattr("data")?.cast_into_exact::<PySet>()?;
-        Ok(Some((within.unbind(), registered.getattr("_remove")?.unbind())))
-    }
-
-    /// Has `asyncio.all_tasks()` show a task that was hidden.
-    pub(crate) fn register(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = task.py();
-        match &self.registered {
-            Some((within, remove)) => within.bind(py).add(PyWeakrefReference::new_with(task, remove.bind(py))?),
-            None => call_one(&self.register_task, task).map(drop),
-        }
-    }
-
-    /// Hides a task from `asyncio.all_tasks()`.
-    pub(crate) fn unregister(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = task.py();
-        match &self.registered {
-            // References to one object are equal.
-            Some((within, _)) => within.bind(py).discard(PyWeakrefReference::new(task)?).map(drop),
-            None => call_one(&self.unregister_task, task).map(drop),
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod context;
 mod event_loop;
 mod fork;
 mod parked;
+mod parts;
 mod pinned;
 mod run;
 #[cfg(unix)]
@@ -101,7 +102,7 @@ fn cancel(task: Py<PyAny>) {
         Some(Seat::Here(event_loop)) if event_loop.is_closed() => drop(task),
         Some(Seat::Here(event_loop)) => Python::attach(|py| {
             cancel_here(py, task);
-            event_loop.after_python(py);
+            event_loop.after_python();
         }),
         Some(Seat::There(there)) => there.tell(Box::new(|py, _| cancel_here(py, task))),
         // The runtime is gone, and with it the loop.

@@ -11,12 +11,7 @@ use std::rc::Rc;
 
 use pyo3::{exceptions::PyRuntimeError, ffi, intern, prelude::*};
 
-use super::{
-    EventLoop, Parked, Stepped, Trampoline,
-    context::Entered,
-    event_loop::{NAME, Parts},
-    turns::Turn,
-};
+use super::{EventLoop, Parked, Stepped, Trampoline, context::Entered, event_loop::NAME, parts::Parts, turns::Turn};
 use crate::plan::{call_none, call_one, vectorcall};
 
 /// See the module.

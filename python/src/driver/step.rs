@@ -17,11 +17,10 @@ use pyo3::{intern, prelude::*};
 use super::{
     EventLoop, Then, Trampoline,
     context::Entered,
-    event_loop::Parts,
+    parts::Parts,
     spare::Spare,
     trampoline::{Sent, send},
 };
-use crate::plan::call_two;
 
 /// What came of a first step.
 pub(crate) enum Stepped {
@@ -87,7 +86,7 @@ impl EventLoop {
 /// A task is current and its context entered; undone when dropped, in the reverse order.
 struct Identity<'a, 'py> {
     context: Option<Entered<'py>>,
-    leave_task: &'a Py<PyAny>,
+    parts: &'a Parts,
     event_loop: &'a Bound<'py, PyAny>,
     task: &'a Bound<'py, PyAny>,
     is_assumed: bool,
@@ -99,9 +98,8 @@ impl<'a, 'py> Identity<'a, 'py> {
     fn assume(event_loop: &'a Bound<'py, PyAny>, parts: &'a Parts, spare: &'a Spare) -> PyResult<Self> {
         let py = event_loop.py();
         let task = spare.task().bind(py);
-        // Twice per request: without the tuple that `call1` makes.
-        call_two(&parts.enter_task, event_loop, task)?;
-        let mut identity = Self { context: None, leave_task: &parts.leave_task, event_loop, task, is_assumed: true };
+        parts.enter(event_loop, task)?;
+        let mut identity = Self { context: None, parts, event_loop, task, is_assumed: true };
         identity.context = Some(Entered::new(spare.context().bind(py).clone())?);
         Ok(identity)
     }
@@ -116,8 +114,8 @@ impl<'a, 'py> Identity<'a, 'py> {
         if !std::mem::take(&mut self.is_assumed) {
             return true;
         }
-        match call_two(self.leave_task, self.event_loop, self.task) {
-            Ok(_) => true,
+        match self.parts.leave(self.event_loop, self.task) {
+            Ok(()) => true,
             Err(error) => {
                 error.write_unraisable(self.task.py(), Some(self.task));
                 false

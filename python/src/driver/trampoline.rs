@@ -263,7 +263,7 @@ impl Trampoline {
         match visit.respond(py, ended) {
             Then::Answer(response) => {
                 let task = slot.task(py);
-                slot.fill_soon(py, response);
+                slot.fill_soon(py, *response);
                 Next::Answered(task)
             }
             Then::Await(coroutine) => {

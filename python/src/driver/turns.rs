@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 
-use super::{EventLoop, Parked, context::Entered, ends_loop, event_loop::Parts};
+use super::{EventLoop, Parked, context::Entered, ends_loop, parts::Parts};
 use crate::plan::{call_none, call_one};
 
 /// A callback of the loop's that gives tasks their turns.

@@ -307,7 +307,7 @@ impl Visit for Through {
             (None, Ok(value)) => self.rejection(py, value.bind(py)),
             (None, Err(error)) => self.failed(py, &error),
         };
-        Then::Answer(response)
+        Then::Answer(response.into())
     }
 
     fn will_wait(&mut self, _watch: Watch) {}

@@ -136,11 +136,12 @@ impl Visit for Through {
             tracing::error!(kind = "handler", target = self.target, "{says}");
         }
         drop(afterwards);
-        Then::Answer(match is_unanswered {
+        let response = match is_unanswered {
             _ if is_cancelled => unavailable(),
             true => internal_error(),
             false => Response::default(),
-        })
+        };
+        Then::Answer(response.into())
     }
 
     fn will_wait(&mut self, watch: Watch) {

@@ -82,7 +82,7 @@ impl Wake for Waiter {
                     } else {
                         self.step(py, event_loop.object(py));
                     }
-                    event_loop.after_python(py);
+                    event_loop.after_python();
                     // Not later, when nobody may be attached.
                     drop(self);
                 });

@@ -58,7 +58,7 @@ impl Middleware for AccessLog {
             is_head: request.method == Method::HEAD,
         };
         match next.run(request) {
-            Reply::Now(response) => entry.follow(response).into(),
+            Reply::Now(response) => entry.follow(*response).into(),
             Reply::Later(reply) => Reply::later(async move { entry.follow(reply.await) }),
         }
     }
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_at_hand_is_one_line() {
-        let handler = |_: Request| Reply::Now(text(StatusCode::CREATED, "12345"));
+        let handler = |_: Request| Reply::from(text(StatusCode::CREATED, "12345"));
 
         let lines = lines(get("/a"), true, handler).await;
 
@@ -202,8 +202,8 @@ mod tests {
     async fn what_has_no_content_has_no_bytes() {
         let head = Request::new(Method::HEAD, "/".parse().unwrap());
 
-        let head = lines(head, true, |_: Request| Reply::Now(text(StatusCode::OK, "12345"))).await;
-        let none = lines(get("/"), true, |_: Request| Reply::Now(text(StatusCode::NO_CONTENT, "12345"))).await;
+        let head = lines(head, true, |_: Request| Reply::from(text(StatusCode::OK, "12345"))).await;
+        let none = lines(get("/"), true, |_: Request| Reply::from(text(StatusCode::NO_CONTENT, "12345"))).await;
 
         assert!(head[0].contains(r#""status":200,"bytes":0,"#), "{}", head[0]);
         assert!(none[0].contains(r#""status":204,"bytes":0,"#), "{}", none[0]);

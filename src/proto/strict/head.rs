@@ -48,17 +48,18 @@ impl Head {
         if self.minor.is_none() {
             self.skip_empty_lines(bytes)?;
         }
-        while let Some((line, token)) = self.next_line(bytes, limits)? {
-            if line.is_empty() {
-                return self.end();
+        loop {
+            // Not searched like other lines: every head has this one.
+            if self.minor.is_some() && bytes[self.at..].starts_with(b"\r\n") {
+                return self.check_length(&[], 2, limits).and_then(|()| self.end());
             }
+            let Some((line, token)) = self.next_line(bytes, limits)? else { return Ok(Seen::Part) };
             match self.minor {
                 None => self.see_request_line(line, token)?,
                 Some(minor) => self.see_field(line, token, minor, limits)?,
             }
             self.at += line.len() + 2;
         }
-        Ok(Seen::Part)
     }
 
     /// Forgets the empty lines before the head; returns how many bytes these were.

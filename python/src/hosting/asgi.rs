@@ -28,7 +28,6 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError},
     ffi, intern,
     prelude::*,
-    sync::PyOnceLock,
     types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
 };
 
@@ -45,6 +44,7 @@ use crate::{
     failures::{internal_error, log_failure},
     fields,
     plan::vectorcall,
+    ready::ready,
 };
 
 /// Calls an app, which then is to be awaited.
@@ -258,71 +258,15 @@ unsafe extern "C" fn send(exchange: *mut ffi::PyObject, message: *mut ffi::PyObj
         let (py, exchange) = (exchange.py(), exchange.get());
         match message.map(|message| exchange.send(py, message)).transpose().map(Option::flatten) {
             Ok(Some(room)) => Ok(room.into_any()),
-            Ok(None) => done(py),
-            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => done(py),
+            Ok(None) => ready(py).map(Bound::unbind),
+            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => {
+                ready(py).map(Bound::unbind)
+            }
             Err(error) => Err(error),
         }
     };
     // SAFETY: CPython calls it.
     unsafe { bound::call(exchange, message, take) }
-}
-
-/// What there is to await where nothing has to wait. One for all: it has no state.
-#[pyclass(frozen, module = "httpy._httpy", name = "_Done")]
-struct Done;
-
-#[pymethods]
-impl Done {
-    /// An iterator of Python's own, which is at its end: that costs less than to ask us.
-    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        static END: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let end = || PyTuple::empty(py).try_iter().map(|end| end.into_any().unbind());
-        Ok(END.get_or_try_init(py, end)?.clone_ref(py))
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn __next__(&self) -> Option<Py<PyAny>> {
-        None
-    }
-
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn send(&self, py: Python<'_>, _value: Py<PyAny>) -> PyResult<()> {
-        Err(super::finished(py))
-    }
-
-    #[pyo3(signature = (error, _value=None, _traceback=None))]
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn throw(
-        &self,
-        py: Python<'_>,
-        error: Py<PyAny>,
-        _value: Option<Py<PyAny>>,
-        _traceback: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
-        Err(PyErr::from_value(error.into_bound(py)))
-    }
-
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn close(&self) {}
-
-    #[getter]
-    fn __name__<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        intern!(py, "send").clone()
-    }
-
-    #[getter]
-    fn __qualname__<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        intern!(py, "send").clone()
-    }
-}
-
-fn done(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static DONE: PyOnceLock<Py<Done>> = PyOnceLock::new();
-    Ok(DONE.get_or_try_init(py, || Py::new(py, Done))?.clone_ref(py).into_any())
 }
 
 /// What is encoded in a path that a push names: all that is no part of one (RFC 3986 §3.3), but not `%`, which may be there

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::PathAndQuery};
 use httpy::{
     Response,
-    message::{self, Feature, Promise},
+    message::{self, Promise},
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pyo3::{
@@ -80,7 +80,7 @@ fn arguments<'py>(
     content: Content,
     outlet: &Arc<Outlet>,
 ) -> PyResult<[Bound<'py, PyAny>; 3]> {
-    let takes_trailers = seen.supports(Feature::Trailers);
+    let (scope, takes_trailers) = hosted.http_scope(py, seen)?;
     let exchange = Exchange {
         outlet: outlet.clone(),
         incoming: Mutex::new(content.into()),
@@ -88,7 +88,6 @@ fn arguments<'py>(
         takes_trailers,
     };
     let exchange = Bound::new(py, exchange)?;
-    let scope = hosted.http_scope(py, seen, takes_trailers)?;
     Ok([scope.into_any(), RECEIVE.bind(&exchange)?, SEND.bind(&exchange)?])
 }
 

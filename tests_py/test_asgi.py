@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import pathlib
 import socket
@@ -247,6 +248,68 @@ def test_awaiting_what_send_gave_is_possible_in_every_way(driver: str, seen: See
         assert client.get("/").text == "more,more,end"
 
     assert seen.wait() == ["http.disconnect"]
+
+
+def test_awaiting_what_send_gave_step_by_step_is_possible(seen: Seen) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        sent: Any = send(OK)
+        with pytest.raises(StopIteration) as ended:
+            sent.send(None)
+        assert ended.value.value is None
+        with pytest.raises(ZeroDivisionError):
+            sent.throw(ZeroDivisionError())
+        assert list(sent) == []
+        assert list(sent.__await__()) == []
+        sent.close()
+        await send(END)
+        seen.put((sent.__name__, sent.__qualname__))
+
+    with serving(app) as client:
+        assert client.get("/").text == "end"
+
+    assert seen.wait() == [("send", "send")]
+
+
+def test_receive_and_send_are_functions_that_take_what_they_say(seen: Seen) -> None:
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send()
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send(*[OK, OK])
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send(OK, more=True)
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send(**{"message": OK})
+        with pytest.raises(TypeError, match=r"receive\(\) takes no arguments"):
+            receive(OK)
+        for function in (receive, send):
+            with pytest.raises(TypeError):
+                type(function)()
+            with pytest.raises(TypeError):
+                object.__new__(type(function))
+        await functools.partial(send, OK)()
+        await send(*[END], **{})
+        seen.put((receive.__name__, send.__qualname__, await receive(**{})))
+
+    with serving(app) as client:
+        assert client.get("/").text == "end"
+
+    assert seen.wait() == [("receive", "send", {"type": "http.disconnect"})]
+
+
+def test_receive_and_send_live_as_long_as_somebody_has_them(seen: Seen) -> None:
+    kept: list[Send] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        kept.append(send)
+        await saying(OK, END)(scope, receive, send)
+
+    with serving(app) as client:
+        for _ in range(3):
+            client.get("/")
+        assert len({id(send) for send in kept}) == 3
+        with pytest.raises(RuntimeError, match="after the response was complete"):
+            kept[0](END)
 
 
 def test_trailers_are_offered_to_who_asks_for_them(seen: Seen) -> None:

@@ -12,6 +12,7 @@
 //! a page each: PyO3 lets no class have the methods of a coroutine from another.
 
 use std::{
+    ffi::CStr,
     fs::File,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,19 +22,20 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::PathAndQuery};
 use httpy::{
     Response,
-    message::{self, Promise},
+    message::{Exchange as Carrier, Promise},
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError},
-    ffi, intern,
+    intern,
     prelude::*,
+    sync::PyOnceLock,
     types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
 };
 
 use super::{
     Ended, Hosted, Incoming, Outlet, Seen,
-    bound::{self, Method},
+    bound::{Function, bind},
     flow::{Piece, Pushed, Room, Slice},
     outlet::{Head, Phase, nobody_reads, too_large},
     repeats,
@@ -87,34 +89,45 @@ fn arguments<'py>(
         carrier: seen.exchange.clone(),
         takes_trailers,
     };
-    let exchange = Bound::new(py, exchange)?;
-    Ok([scope.into_any(), RECEIVE.bind(&exchange)?, SEND.bind(&exchange)?])
+    let exchange = Arc::new(exchange);
+    Ok([scope.into_any(), bind::<Receive>(py, exchange.clone())?, bind::<Send>(py, exchange)?])
 }
 
 /// One request, between the app and the carrier. Python sees its `receive` and its `send`.
-#[pyclass(frozen, module = "httpy._httpy", name = "_Exchange")]
 struct Exchange {
     outlet: Arc<Outlet>,
     incoming: Mutex<Incoming>,
-    carrier: message::Exchange,
+    carrier: Carrier,
     takes_trailers: bool,
 }
 
 // -- receive ---------------------------------------------------------------------------------------------------------
 
-static RECEIVE: Method = Method::of_none(c"receive", receive);
+struct Receive;
 
-unsafe extern "C" fn receive(exchange: *mut ffi::PyObject, none: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    let begin = |exchange: &Bound<'_, Exchange>, _: Option<&Bound<'_, PyAny>>| {
-        Py::new(exchange.py(), Receiving(exchange.clone().unbind())).map(Py::into_any)
-    };
-    // SAFETY: CPython calls it.
-    unsafe { bound::call(exchange, none, begin) }
+impl Function for Receive {
+    type Data = Exchange;
+
+    const NAMES: [&'static CStr; 2] = [c"receive", c"httpy._httpy._Receive"];
+    const TAKES_ONE: bool = false;
+
+    fn class() -> &'static PyOnceLock<Py<PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &CLASS
+    }
+
+    fn call<'py>(
+        py: Python<'py>,
+        exchange: &Arc<Exchange>,
+        _: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Bound::new(py, Receiving(exchange.clone())).map(Bound::into_any)
+    }
 }
 
 /// The next message from the client, to be awaited.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Receiving")]
-struct Receiving(Py<Exchange>);
+struct Receiving(Arc<Exchange>);
 
 #[pymethods]
 impl Receiving {
@@ -127,11 +140,11 @@ impl Receiving {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.get().receive_step(py)
+        self.0.receive_step(py)
     }
 
     fn send<'py>(&self, py: Python<'py>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.get().receive_step(py)
+        self.0.receive_step(py)
     }
 
     #[pyo3(signature = (error, _value=None, _traceback=None))]
@@ -250,22 +263,31 @@ fn disconnect_message(py: Python<'_>) -> PyResult<PyErr> {
 
 // -- send ------------------------------------------------------------------------------------------------------------
 
-static SEND: Method = Method::of_one(c"send", send);
+struct Send;
 
-unsafe extern "C" fn send(exchange: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    let take = |exchange: &Bound<'_, Exchange>, message: Option<&Bound<'_, PyAny>>| {
-        let (py, exchange) = (exchange.py(), exchange.get());
-        match message.map(|message| exchange.send(py, message)).transpose().map(Option::flatten) {
-            Ok(Some(room)) => Ok(room.into_any()),
-            Ok(None) => ready(py).map(Bound::unbind),
-            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => {
-                ready(py).map(Bound::unbind)
-            }
+impl Function for Send {
+    type Data = Exchange;
+
+    const NAMES: [&'static CStr; 2] = [c"send", c"httpy._httpy._Send"];
+    const TAKES_ONE: bool = true;
+
+    fn class() -> &'static PyOnceLock<Py<PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &CLASS
+    }
+
+    fn call<'py>(
+        py: Python<'py>,
+        exchange: &Arc<Exchange>,
+        message: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match message.map_or(Ok(None), |message| exchange.send(py, message)) {
+            Ok(Some(room)) => Ok(room.into_bound(py).into_any()),
+            Ok(None) => ready(py),
+            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => ready(py),
             Err(error) => Err(error),
         }
-    };
-    // SAFETY: CPython calls it.
-    unsafe { bound::call(exchange, message, take) }
+    }
 }
 
 /// What is encoded in a path that a push names: all that is no part of one (RFC 3986 §3.3), but not `%`, which may be there

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from httpy import ASGI, App, ClientDisconnected, Server
+from httpy._httpy import json_layout
 from support import PATIENCE_S
 
 Message = dict[str, Any]
@@ -310,6 +311,39 @@ def test_receive_and_send_live_as_long_as_somebody_has_them(seen: Seen) -> None:
         assert len({id(send) for send in kept}) == 3
         with pytest.raises(RuntimeError, match="after the response was complete"):
             kept[0](END)
+
+
+class Name(str):
+    """A key that is equal to a name, and no such object."""
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+
+def copied(name: str) -> str:
+    """The same name, as another object."""
+    return "".join(list(name))
+
+
+@pytest.mark.parametrize("key", [copied, Name], ids=["copied", "subclass"])
+@pytest.mark.parametrize("in_place", [True, False], ids=["in-place", "asked"])
+def test_the_keys_of_a_message_may_be_any_that_are_equal(key: Callable[[str], str], in_place: bool) -> None:
+    start = {key("headers"): [(b"x-a", b"1")], key("type"): "http.response.start", key("status"): 201}
+    more = {key("other"): 1, key("more_body"): True, key("body"): b"more,", "type": "http.response.body"}
+    gone = {"first": 1, "body": b"lost", **END}
+    del gone["first"]
+    assert not any(name is known for name in start for known in OK)
+    json_layout(in_place)
+    try:
+        with serving(saying(start, more, gone)) as client:
+            response = client.get("/")
+    finally:
+        json_layout(True)
+
+    assert (response.status_code, response.headers["x-a"], response.text) == (201, "1", "more,end")
 
 
 def test_trailers_are_offered_to_who_asks_for_them(seen: Seen) -> None:

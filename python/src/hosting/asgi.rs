@@ -37,6 +37,7 @@ use super::{
     Ended, Hosted, Incoming, Outlet, Seen,
     bound::{Function, bind},
     flow::{Piece, Pushed, Room, Slice},
+    message::{Item, Message},
     outlet::{Head, Phase, nobody_reads, too_large},
     repeats,
 };
@@ -45,6 +46,7 @@ use crate::{
     errors,
     failures::{internal_error, log_failure},
     fields,
+    json::{Layout, TupleItems},
     plan::vectorcall,
     ready::ready,
 };
@@ -302,7 +304,8 @@ impl Exchange {
             let found = message.get_type().fully_qualified_name()?;
             return Err(PyTypeError::new_err(format!("an ASGI message is a dict, found {found}")));
         };
-        let kind = message.get_item(intern!(py, "type"))?;
+        let message = &mut Message::of(message);
+        let kind = message.take(Item::Type)?;
         let Some(kind) = kind.as_ref().and_then(|kind| kind.cast::<PyString>().ok()) else {
             return Err(PyTypeError::new_err("an ASGI message has a str as its type"));
         };
@@ -311,20 +314,20 @@ impl Exchange {
         match (&*kind, phase) {
             _ if is_gone => Err(nobody_reads(py)),
             ("http.response.body", Phase::Started | Phase::Sending) => self.body(py, message),
-            ("http.response.start", Phase::Silent) => self.start(py, message).map(|()| None),
+            ("http.response.start", Phase::Silent) => self.start(message).map(|()| None),
             ("http.response.debug", Phase::Silent) => Ok(None),
-            ("http.response.pathsend", Phase::Started) => self.path(py, message),
-            ("http.response.zerocopysend", Phase::Started | Phase::Sending) => self.file(py, message),
+            ("http.response.pathsend", Phase::Started) => self.path(py, message.dict),
+            ("http.response.zerocopysend", Phase::Started | Phase::Sending) => self.file(py, message.dict),
             ("http.response.trailers", Phase::Trailing) => {
-                let headers = read_headers(py, message)?;
-                self.outlet.trail(&headers, truth(message, intern!(py, "more_trailers"))?);
+                let headers = read_headers(message.take(Item::Headers)?)?;
+                self.outlet.trail(&headers, truth(message.dict, intern!(py, "more_trailers"))?);
                 self.outlet.give(py);
                 Ok(None)
             }
             // Trailers that nobody was promised, or wants.
             ("http.response.trailers", Phase::Complete) => Ok(None),
-            ("http.response.push", Phase::Started | Phase::Sending) => self.push(py, message).map(|()| None),
-            ("http.response.early_hint", Phase::Silent | Phase::Started) => self.hint(py, message).map(|()| None),
+            ("http.response.push", Phase::Started | Phase::Sending) => self.push(py, message.dict).map(|()| None),
+            ("http.response.early_hint", Phase::Silent | Phase::Started) => self.hint(py, message.dict).map(|()| None),
             ("http.response.early_hint", Phase::Sending) => Ok(None),
             (kind, phase) => {
                 let (is, expected) = match phase {
@@ -338,22 +341,16 @@ impl Exchange {
         }
     }
 
-    fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
-        let status = read_status(py, message, "http.response.start")?;
-        let has_trailers = truth(message, intern!(py, "trailers"))?;
-        self.outlet.start(Head {
-            status,
-            headers: read_headers(py, message)?,
-            has_trailers: has_trailers && self.takes_trailers,
-        })
+    fn start(&self, message: &mut Message<'_, '_>) -> PyResult<()> {
+        let status = read_status(message.take(Item::Status)?, "http.response.start")?;
+        let has_trailers = message.take_flag(Item::Trailers)?;
+        let headers = read_headers(message.take(Item::Headers)?)?;
+        self.outlet.start(Head { status, headers, has_trailers: has_trailers && self.takes_trailers })
     }
 
-    fn body(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<Option<Py<Room>>> {
-        let data = match message.get_item(intern!(py, "body"))? {
-            None => Bytes::new(),
-            Some(body) => read_bytes(&body)?,
-        };
-        let more = truth(message, intern!(py, "more_body"))?;
+    fn body(&self, py: Python<'_>, message: &mut Message<'_, '_>) -> PyResult<Option<Py<Room>>> {
+        let data = message.take(Item::Body)?.map_or(Ok(Bytes::new()), |body| read_bytes(&body))?;
+        let more = message.take_flag(Item::MoreBody)?;
         self.pass(py, Piece::Data(data), more)
     }
 
@@ -414,7 +411,7 @@ impl Exchange {
                 "http.response.push has a path that starts with /, found {path:?}"
             )));
         };
-        let headers = read_headers(py, message)?;
+        let headers = read_headers(message.get_item(intern!(py, "headers"))?)?;
         self.carrier.push(Promise { target, headers, is_head: false });
         Ok(())
     }
@@ -434,8 +431,7 @@ impl Exchange {
 }
 
 /// The status of the message that starts a response.
-pub(super) fn read_status(py: Python<'_>, message: &Bound<'_, PyDict>, kind: &str) -> PyResult<StatusCode> {
-    let status = message.get_item(intern!(py, "status"))?;
+pub(super) fn read_status(status: Option<Bound<'_, PyAny>>, kind: &str) -> PyResult<StatusCode> {
     let number = status.as_ref().and_then(|status| status.extract::<u16>().ok());
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {
         Some(status) if !status.is_informational() => Ok(status),
@@ -462,10 +458,10 @@ pub(super) fn read_bytes(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     Err(PyTypeError::new_err(format!("the body of http.response.body is bytes, found {found}")))
 }
 
-/// The fields of a message.
-pub(crate) fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+/// The fields that a message has, if it has some.
+pub(crate) fn read_headers(headers: Option<Bound<'_, PyAny>>) -> PyResult<HeaderMap> {
     let mut fields = HeaderMap::new();
-    let Some(headers) = message.get_item(intern!(py, "headers"))? else { return Ok(fields) };
+    let Some(headers) = headers else { return Ok(fields) };
     if let Ok(list) = headers.cast::<PyList>() {
         fields.reserve(list.len());
         for pair in list.iter() {
@@ -480,13 +476,20 @@ pub(crate) fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyRes
 }
 
 fn read_field(fields: &mut HeaderMap, pair: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (name, value) = match pair.cast::<PyTuple>() {
-        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-        _ => pair.extract::<Vec<Bound<'_, PyAny>>>().ok().and_then(|pair| <[_; 2]>::try_from(pair).ok()).map_or_else(
-            || Err(PyTypeError::new_err("headers are pairs of a name and a value, both bytes")),
-            |[name, value]| Ok((name, value)),
-        )?,
-    };
+    // What is in a tuple stays there: it need not be owned.
+    if let Ok(pair) = pair.cast::<PyTuple>() {
+        let items = TupleItems::of(pair.as_any().as_borrowed(), &Layout::current(pair.py()));
+        if let (Some(name), Some(value), None) = (items.at(0), items.at(1), items.at(2)) {
+            return add_field(fields, &name, &value);
+        }
+    }
+    let pair = pair.extract::<Vec<Bound<'_, PyAny>>>().ok().and_then(|pair| <[_; 2]>::try_from(pair).ok());
+    let [name, value] =
+        pair.ok_or_else(|| PyTypeError::new_err("headers are pairs of a name and a value, both bytes"))?;
+    add_field(fields, &name, &value)
+}
+
+fn add_field(fields: &mut HeaderMap, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let Ok(bytes) = name.cast::<PyBytes>() else {
         let found = name.get_type().fully_qualified_name()?;
         return Err(PyTypeError::new_err(format!("header names are bytes, found {found}: {}", name.repr()?)));
@@ -502,7 +505,7 @@ fn read_field(fields: &mut HeaderMap, pair: &Bound<'_, PyAny>) -> PyResult<()> {
         let name = String::from_utf8_lossy(said);
         PyValueError::new_err(format!("header name {name:?} is not a token (RFC 9110 §5.6.2)"))
     })?;
-    let value = read_value(&name, &value)?;
+    let value = read_value(&name, value)?;
     repeats::keep_field((said, value.as_bytes()), &name, &value);
     fields.append(name, value);
     Ok(())

@@ -17,7 +17,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{HeaderMap, StatusCode, Version};
+use http::{StatusCode, Version};
 use httpy::{
     Reply, Request, Response,
     message::refusal,
@@ -351,10 +351,8 @@ impl Conversation {
         let Ok(subprotocol) = subprotocol.map(|chosen| chosen.extract::<String>()).transpose() else {
             return Err(PyTypeError::new_err("websocket.accept has a str as its subprotocol, or None"));
         };
-        let headers = match message.get_item(intern!(py, "headers"))? {
-            Some(headers) if !headers.is_none() => read_headers(py, message)?,
-            _ => HeaderMap::new(),
-        };
+        let headers = message.get_item(intern!(py, "headers"))?.filter(|headers| !headers.is_none());
+        let headers = read_headers(headers)?;
         // Chosen none: so some frameworks say it.
         let subprotocol = subprotocol.filter(|chosen| !chosen.is_empty());
         let accepted = self.inner.accept(subprotocol.as_deref(), headers);

@@ -595,10 +595,11 @@ fn log_incomplete(target: &str) {
 }
 
 /// What becomes of a request whose app has ended without an error.
+#[inline]
 pub(crate) fn conclude(outlet: &Outlet, target: impl Fn() -> String) -> Response {
     match outlet.end() {
-        Ended::Response(response) => {
-            if outlet.phase() != Phase::Complete && !outlet.is_gone() {
+        Ended::Response(response, is_whole) => {
+            if !is_whole {
                 log_incomplete(&target());
             }
             response
@@ -618,7 +619,7 @@ pub(crate) fn conclude(outlet: &Outlet, target: impl Fn() -> String) -> Response
 /// What becomes of a request whose app has raised something. None: nothing was sent, and it can be answered.
 pub(crate) fn fail(outlet: &Outlet) -> Option<Response> {
     match outlet.end() {
-        Ended::Response(response) => Some(response),
+        Ended::Response(response, _) => Some(response),
         Ended::Given | Ended::Cut => Some(Response::default()),
         // What the client never hears of is only logged.
         Ended::Missing => None,

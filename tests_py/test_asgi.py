@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import pathlib
 import socket
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from httpy import ASGI, App, ClientDisconnected, Server
+from httpy._httpy import json_layout
 from support import PATIENCE_S
 
 Message = dict[str, Any]
@@ -247,6 +249,101 @@ def test_awaiting_what_send_gave_is_possible_in_every_way(driver: str, seen: See
         assert client.get("/").text == "more,more,end"
 
     assert seen.wait() == ["http.disconnect"]
+
+
+def test_awaiting_what_send_gave_step_by_step_is_possible(seen: Seen) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        sent: Any = send(OK)
+        with pytest.raises(StopIteration) as ended:
+            sent.send(None)
+        assert ended.value.value is None
+        with pytest.raises(ZeroDivisionError):
+            sent.throw(ZeroDivisionError())
+        assert list(sent) == []
+        assert list(sent.__await__()) == []
+        sent.close()
+        await send(END)
+        seen.put((sent.__name__, sent.__qualname__))
+
+    with serving(app) as client:
+        assert client.get("/").text == "end"
+
+    assert seen.wait() == [("send", "send")]
+
+
+def test_receive_and_send_are_functions_that_take_what_they_say(seen: Seen) -> None:
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send()
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send(*[OK, OK])
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send(OK, more=True)
+        with pytest.raises(TypeError, match=r"send\(\) takes exactly one argument"):
+            send(**{"message": OK})
+        with pytest.raises(TypeError, match=r"receive\(\) takes no arguments"):
+            receive(OK)
+        for function in (receive, send):
+            with pytest.raises(TypeError):
+                type(function)()
+            with pytest.raises(TypeError):
+                object.__new__(type(function))
+        await functools.partial(send, OK)()
+        await send(*[END], **{})
+        seen.put((receive.__name__, send.__qualname__, await receive(**{})))
+
+    with serving(app) as client:
+        assert client.get("/").text == "end"
+
+    assert seen.wait() == [("receive", "send", {"type": "http.disconnect"})]
+
+
+def test_receive_and_send_live_as_long_as_somebody_has_them(seen: Seen) -> None:
+    kept: list[Send] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        kept.append(send)
+        await saying(OK, END)(scope, receive, send)
+
+    with serving(app) as client:
+        for _ in range(3):
+            client.get("/")
+        assert len({id(send) for send in kept}) == 3
+        with pytest.raises(RuntimeError, match="after the response was complete"):
+            kept[0](END)
+
+
+class Name(str):
+    """A key that is equal to a name, and no such object."""
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+
+def copied(name: str) -> str:
+    """The same name, as another object."""
+    return "".join(list(name))
+
+
+@pytest.mark.parametrize("key", [copied, Name], ids=["copied", "subclass"])
+@pytest.mark.parametrize("in_place", [True, False], ids=["in-place", "asked"])
+def test_the_keys_of_a_message_may_be_any_that_are_equal(key: Callable[[str], str], in_place: bool) -> None:
+    start = {key("headers"): [(b"x-a", b"1")], key("type"): "http.response.start", key("status"): 201}
+    more = {key("other"): 1, key("more_body"): True, key("body"): b"more,", "type": "http.response.body"}
+    gone = {"first": 1, "body": b"lost", **END}
+    del gone["first"]
+    assert not any(name is known for name in start for known in OK)
+    json_layout(in_place)
+    try:
+        with serving(saying(start, more, gone)) as client:
+            response = client.get("/")
+    finally:
+        json_layout(True)
+
+    assert (response.status_code, response.headers["x-a"], response.text) == (201, "1", "more,end")
 
 
 def test_trailers_are_offered_to_who_asks_for_them(seen: Seen) -> None:

@@ -29,6 +29,7 @@ mod onward;
 mod outgoing;
 mod plan;
 mod query;
+mod ready;
 mod request;
 mod response;
 mod routes;

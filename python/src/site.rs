@@ -39,16 +39,21 @@ thread_local! {
 impl Site {
     /// The site of this runtime thread; none on other threads.
     pub(crate) fn here() -> Option<Arc<Self>> {
-        let (home, pool) = match driver::seat()? {
-            Seat::Here(event_loop) => (event_loop.home(), event_loop.pool().clone()),
-            Seat::There(there) => (there.home(), there.pool().clone()),
+        let seat = driver::seat()?;
+        let pool = match &seat {
+            Seat::Here(event_loop) => event_loop.pool(),
+            Seat::There(there) => there.pool(),
         };
         SITE.with_borrow_mut(|known| match known.upgrade() {
             // A thread may run one loop after the other.
-            Some(site) if Arc::ptr_eq(&site.pool, &pool) => Some(site),
+            Some(site) if Arc::ptr_eq(&site.pool, pool) => Some(site),
             _ => {
-                let site = Self { event_loop: home, pool, afterwards: AtomicUsize::new(0), rested: Notify::new() };
-                let site = Arc::new(site);
+                let event_loop = match &seat {
+                    Seat::Here(event_loop) => event_loop.home(),
+                    Seat::There(there) => there.home(),
+                };
+                let (afterwards, rested) = (AtomicUsize::new(0), Notify::new());
+                let site = Arc::new(Self { event_loop, pool: pool.clone(), afterwards, rested });
                 *known = Arc::downgrade(&site);
                 Some(site)
             }

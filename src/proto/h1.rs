@@ -516,19 +516,27 @@ fn conform(response: &mut Response, is_head: bool) {
 }
 
 /// Framing fields that contradict the content would tear apart this response and the next. RFC 9112 §6.3.
-#[cold]
 fn conform_framing(response: &mut Response, is_head: bool) {
-    response.headers_mut().remove(header::TRANSFER_ENCODING);
     let size = response.body().size_hint().exact();
-    let mut lengths = response.headers().get_all(header::CONTENT_LENGTH).iter();
-    let length = lengths.next().and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let is_right = match (length, size, lengths.next()) {
+    let (mut length, mut lengths, mut has_coding) = (None, 0, false);
+    // All of them, once: for the few fields that a response has, that is less than to look for two.
+    for (name, value) in response.headers() {
+        if *name == header::CONTENT_LENGTH {
+            length = value.to_str().ok().and_then(|digits| digits.parse::<u64>().ok());
+            lengths += 1;
+        }
+        has_coding |= *name == header::TRANSFER_ENCODING;
+    }
+    if has_coding {
+        response.headers_mut().remove(header::TRANSFER_ENCODING);
+    }
+    let is_right = match (length, size, lengths) {
         // RFC 9110 §8.6: the answer to HEAD has the length that GET would have, and may come without the content.
-        (Some(_), Some(0), None) if is_head => true,
-        (Some(length), Some(size), None) => length == size,
+        (Some(_), Some(0), 1) if is_head => true,
+        (Some(length), Some(size), 1) => length == size,
         // hyper holds a stream to what was declared.
-        (Some(_), None, None) => true,
-        _ => false,
+        (Some(_), None, 1) => true,
+        _ => lengths == 0,
     };
     if !is_right || response.status() == StatusCode::NO_CONTENT {
         response.headers_mut().remove(header::CONTENT_LENGTH);

@@ -12,6 +12,7 @@
 //! a page each: PyO3 lets no class have the methods of a coroutine from another.
 
 use std::{
+    ffi::CStr,
     fs::File,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,12 +22,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::PathAndQuery};
 use httpy::{
     Response,
-    message::{self, Feature, Promise},
+    message::{Exchange as Carrier, Promise},
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pyo3::{
     exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError},
-    ffi, intern,
+    intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBool, PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
@@ -34,8 +35,9 @@ use pyo3::{
 
 use super::{
     Ended, Hosted, Incoming, Outlet, Seen,
-    bound::{self, Method},
+    bound::{Function, bind},
     flow::{Piece, Pushed, Room, Slice},
+    message::{Item, Message},
     outlet::{Head, Phase, nobody_reads, too_large},
     repeats,
 };
@@ -44,7 +46,9 @@ use crate::{
     errors,
     failures::{internal_error, log_failure},
     fields,
+    json::{Layout, TupleItems},
     plan::vectorcall,
+    ready::ready,
 };
 
 /// Calls an app, which then is to be awaited.
@@ -80,42 +84,52 @@ fn arguments<'py>(
     content: Content,
     outlet: &Arc<Outlet>,
 ) -> PyResult<[Bound<'py, PyAny>; 3]> {
-    let takes_trailers = seen.supports(Feature::Trailers);
+    let (scope, takes_trailers) = hosted.http_scope(py, seen)?;
     let exchange = Exchange {
         outlet: outlet.clone(),
         incoming: Mutex::new(content.into()),
         carrier: seen.exchange.clone(),
         takes_trailers,
     };
-    let exchange = Bound::new(py, exchange)?;
-    let scope = hosted.http_scope(py, seen, takes_trailers)?;
-    Ok([scope.into_any(), RECEIVE.bind(&exchange)?, SEND.bind(&exchange)?])
+    let exchange = Arc::new(exchange);
+    Ok([scope.into_any(), bind::<Receive>(py, exchange.clone())?, bind::<Send>(py, exchange)?])
 }
 
 /// One request, between the app and the carrier. Python sees its `receive` and its `send`.
-#[pyclass(frozen, module = "httpy._httpy", name = "_Exchange")]
 struct Exchange {
     outlet: Arc<Outlet>,
     incoming: Mutex<Incoming>,
-    carrier: message::Exchange,
+    carrier: Carrier,
     takes_trailers: bool,
 }
 
 // -- receive ---------------------------------------------------------------------------------------------------------
 
-static RECEIVE: Method = Method::of_none(c"receive", receive);
+struct Receive;
 
-unsafe extern "C" fn receive(exchange: *mut ffi::PyObject, none: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    let begin = |exchange: &Bound<'_, Exchange>, _: Option<&Bound<'_, PyAny>>| {
-        Py::new(exchange.py(), Receiving(exchange.clone().unbind())).map(Py::into_any)
-    };
-    // SAFETY: CPython calls it.
-    unsafe { bound::call(exchange, none, begin) }
+impl Function for Receive {
+    type Data = Exchange;
+
+    const NAMES: [&'static CStr; 2] = [c"receive", c"httpy._httpy._Receive"];
+    const TAKES_ONE: bool = false;
+
+    fn class() -> &'static PyOnceLock<Py<PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &CLASS
+    }
+
+    fn call<'py>(
+        py: Python<'py>,
+        exchange: &Arc<Exchange>,
+        _: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Bound::new(py, Receiving(exchange.clone())).map(Bound::into_any)
+    }
 }
 
 /// The next message from the client, to be awaited.
 #[pyclass(frozen, module = "httpy._httpy", name = "_Receiving")]
-struct Receiving(Py<Exchange>);
+struct Receiving(Arc<Exchange>);
 
 #[pymethods]
 impl Receiving {
@@ -128,11 +142,11 @@ impl Receiving {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.get().receive_step(py)
+        self.0.receive_step(py)
     }
 
     fn send<'py>(&self, py: Python<'py>, _value: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.0.get().receive_step(py)
+        self.0.receive_step(py)
     }
 
     #[pyo3(signature = (error, _value=None, _traceback=None))]
@@ -251,78 +265,31 @@ fn disconnect_message(py: Python<'_>) -> PyResult<PyErr> {
 
 // -- send ------------------------------------------------------------------------------------------------------------
 
-static SEND: Method = Method::of_one(c"send", send);
+struct Send;
 
-unsafe extern "C" fn send(exchange: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    let take = |exchange: &Bound<'_, Exchange>, message: Option<&Bound<'_, PyAny>>| {
-        let (py, exchange) = (exchange.py(), exchange.get());
-        match message.map(|message| exchange.send(py, message)).transpose().map(Option::flatten) {
-            Ok(Some(room)) => Ok(room.into_any()),
-            Ok(None) => done(py),
-            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => done(py),
+impl Function for Send {
+    type Data = Exchange;
+
+    const NAMES: [&'static CStr; 2] = [c"send", c"httpy._httpy._Send"];
+    const TAKES_ONE: bool = true;
+
+    fn class() -> &'static PyOnceLock<Py<PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &CLASS
+    }
+
+    fn call<'py>(
+        py: Python<'py>,
+        exchange: &Arc<Exchange>,
+        message: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match message.map_or(Ok(None), |message| exchange.send(py, message)) {
+            Ok(Some(room)) => Ok(room.into_bound(py).into_any()),
+            Ok(None) => ready(py),
+            Err(error) if errors::is_client_disconnected(py, &error) && exchange.outlet.is_sparing(py) => ready(py),
             Err(error) => Err(error),
         }
-    };
-    // SAFETY: CPython calls it.
-    unsafe { bound::call(exchange, message, take) }
-}
-
-/// What there is to await where nothing has to wait. One for all: it has no state.
-#[pyclass(frozen, module = "httpy._httpy", name = "_Done")]
-struct Done;
-
-#[pymethods]
-impl Done {
-    /// An iterator of Python's own, which is at its end: that costs less than to ask us.
-    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        static END: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let end = || PyTuple::empty(py).try_iter().map(|end| end.into_any().unbind());
-        Ok(END.get_or_try_init(py, end)?.clone_ref(py))
     }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn __next__(&self) -> Option<Py<PyAny>> {
-        None
-    }
-
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn send(&self, py: Python<'_>, _value: Py<PyAny>) -> PyResult<()> {
-        Err(super::finished(py))
-    }
-
-    #[pyo3(signature = (error, _value=None, _traceback=None))]
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn throw(
-        &self,
-        py: Python<'_>,
-        error: Py<PyAny>,
-        _value: Option<Py<PyAny>>,
-        _traceback: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
-        Err(PyErr::from_value(error.into_bound(py)))
-    }
-
-    #[expect(clippy::unused_self, reason = "a coroutine has it")]
-    fn close(&self) {}
-
-    #[getter]
-    fn __name__<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        intern!(py, "send").clone()
-    }
-
-    #[getter]
-    fn __qualname__<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        intern!(py, "send").clone()
-    }
-}
-
-fn done(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    static DONE: PyOnceLock<Py<Done>> = PyOnceLock::new();
-    Ok(DONE.get_or_try_init(py, || Py::new(py, Done))?.clone_ref(py).into_any())
 }
 
 /// What is encoded in a path that a push names: all that is no part of one (RFC 3986 §3.3), but not `%`, which may be there
@@ -337,7 +304,8 @@ impl Exchange {
             let found = message.get_type().fully_qualified_name()?;
             return Err(PyTypeError::new_err(format!("an ASGI message is a dict, found {found}")));
         };
-        let kind = message.get_item(intern!(py, "type"))?;
+        let message = &mut Message::of(message);
+        let kind = message.take(Item::Type)?;
         let Some(kind) = kind.as_ref().and_then(|kind| kind.cast::<PyString>().ok()) else {
             return Err(PyTypeError::new_err("an ASGI message has a str as its type"));
         };
@@ -346,20 +314,20 @@ impl Exchange {
         match (&*kind, phase) {
             _ if is_gone => Err(nobody_reads(py)),
             ("http.response.body", Phase::Started | Phase::Sending) => self.body(py, message),
-            ("http.response.start", Phase::Silent) => self.start(py, message).map(|()| None),
+            ("http.response.start", Phase::Silent) => self.start(message).map(|()| None),
             ("http.response.debug", Phase::Silent) => Ok(None),
-            ("http.response.pathsend", Phase::Started) => self.path(py, message),
-            ("http.response.zerocopysend", Phase::Started | Phase::Sending) => self.file(py, message),
+            ("http.response.pathsend", Phase::Started) => self.path(py, message.dict),
+            ("http.response.zerocopysend", Phase::Started | Phase::Sending) => self.file(py, message.dict),
             ("http.response.trailers", Phase::Trailing) => {
-                let headers = read_headers(py, message)?;
-                self.outlet.trail(&headers, truth(message, intern!(py, "more_trailers"))?);
+                let headers = read_headers(message.take(Item::Headers)?)?;
+                self.outlet.trail(&headers, truth(message.dict, intern!(py, "more_trailers"))?);
                 self.outlet.give(py);
                 Ok(None)
             }
             // Trailers that nobody was promised, or wants.
             ("http.response.trailers", Phase::Complete) => Ok(None),
-            ("http.response.push", Phase::Started | Phase::Sending) => self.push(py, message).map(|()| None),
-            ("http.response.early_hint", Phase::Silent | Phase::Started) => self.hint(py, message).map(|()| None),
+            ("http.response.push", Phase::Started | Phase::Sending) => self.push(py, message.dict).map(|()| None),
+            ("http.response.early_hint", Phase::Silent | Phase::Started) => self.hint(py, message.dict).map(|()| None),
             ("http.response.early_hint", Phase::Sending) => Ok(None),
             (kind, phase) => {
                 let (is, expected) = match phase {
@@ -373,22 +341,16 @@ impl Exchange {
         }
     }
 
-    fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
-        let status = read_status(py, message, "http.response.start")?;
-        let has_trailers = truth(message, intern!(py, "trailers"))?;
-        self.outlet.start(Head {
-            status,
-            headers: read_headers(py, message)?,
-            has_trailers: has_trailers && self.takes_trailers,
-        })
+    fn start(&self, message: &mut Message<'_, '_>) -> PyResult<()> {
+        let status = read_status(message.take(Item::Status)?, "http.response.start")?;
+        let has_trailers = message.take_flag(Item::Trailers)?;
+        let headers = read_headers(message.take(Item::Headers)?)?;
+        self.outlet.start(Head { status, headers, has_trailers: has_trailers && self.takes_trailers })
     }
 
-    fn body(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<Option<Py<Room>>> {
-        let data = match message.get_item(intern!(py, "body"))? {
-            None => Bytes::new(),
-            Some(body) => read_bytes(&body)?,
-        };
-        let more = truth(message, intern!(py, "more_body"))?;
+    fn body(&self, py: Python<'_>, message: &mut Message<'_, '_>) -> PyResult<Option<Py<Room>>> {
+        let data = message.take(Item::Body)?.map_or(Ok(Bytes::new()), |body| read_bytes(&body))?;
+        let more = message.take_flag(Item::MoreBody)?;
         self.pass(py, Piece::Data(data), more)
     }
 
@@ -449,7 +411,7 @@ impl Exchange {
                 "http.response.push has a path that starts with /, found {path:?}"
             )));
         };
-        let headers = read_headers(py, message)?;
+        let headers = read_headers(message.get_item(intern!(py, "headers"))?)?;
         self.carrier.push(Promise { target, headers, is_head: false });
         Ok(())
     }
@@ -469,8 +431,7 @@ impl Exchange {
 }
 
 /// The status of the message that starts a response.
-pub(super) fn read_status(py: Python<'_>, message: &Bound<'_, PyDict>, kind: &str) -> PyResult<StatusCode> {
-    let status = message.get_item(intern!(py, "status"))?;
+pub(super) fn read_status(status: Option<Bound<'_, PyAny>>, kind: &str) -> PyResult<StatusCode> {
     let number = status.as_ref().and_then(|status| status.extract::<u16>().ok());
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {
         Some(status) if !status.is_informational() => Ok(status),
@@ -497,10 +458,10 @@ pub(super) fn read_bytes(body: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     Err(PyTypeError::new_err(format!("the body of http.response.body is bytes, found {found}")))
 }
 
-/// The fields of a message.
-pub(crate) fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
+/// The fields that a message has, if it has some.
+pub(crate) fn read_headers(headers: Option<Bound<'_, PyAny>>) -> PyResult<HeaderMap> {
     let mut fields = HeaderMap::new();
-    let Some(headers) = message.get_item(intern!(py, "headers"))? else { return Ok(fields) };
+    let Some(headers) = headers else { return Ok(fields) };
     if let Ok(list) = headers.cast::<PyList>() {
         fields.reserve(list.len());
         for pair in list.iter() {
@@ -515,13 +476,20 @@ pub(crate) fn read_headers(py: Python<'_>, message: &Bound<'_, PyDict>) -> PyRes
 }
 
 fn read_field(fields: &mut HeaderMap, pair: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (name, value) = match pair.cast::<PyTuple>() {
-        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-        _ => pair.extract::<Vec<Bound<'_, PyAny>>>().ok().and_then(|pair| <[_; 2]>::try_from(pair).ok()).map_or_else(
-            || Err(PyTypeError::new_err("headers are pairs of a name and a value, both bytes")),
-            |[name, value]| Ok((name, value)),
-        )?,
-    };
+    // What is in a tuple stays there: it need not be owned.
+    if let Ok(pair) = pair.cast::<PyTuple>() {
+        let items = TupleItems::of(pair.as_any().as_borrowed(), &Layout::current(pair.py()));
+        if let (Some(name), Some(value), None) = (items.at(0), items.at(1), items.at(2)) {
+            return add_field(fields, &name, &value);
+        }
+    }
+    let pair = pair.extract::<Vec<Bound<'_, PyAny>>>().ok().and_then(|pair| <[_; 2]>::try_from(pair).ok());
+    let [name, value] =
+        pair.ok_or_else(|| PyTypeError::new_err("headers are pairs of a name and a value, both bytes"))?;
+    add_field(fields, &name, &value)
+}
+
+fn add_field(fields: &mut HeaderMap, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let Ok(bytes) = name.cast::<PyBytes>() else {
         let found = name.get_type().fully_qualified_name()?;
         return Err(PyTypeError::new_err(format!("header names are bytes, found {found}: {}", name.repr()?)));
@@ -537,7 +505,7 @@ fn read_field(fields: &mut HeaderMap, pair: &Bound<'_, PyAny>) -> PyResult<()> {
         let name = String::from_utf8_lossy(said);
         PyValueError::new_err(format!("header name {name:?} is not a token (RFC 9110 §5.6.2)"))
     })?;
-    let value = read_value(&name, &value)?;
+    let value = read_value(&name, value)?;
     repeats::keep_field((said, value.as_bytes()), &name, &value);
     fields.append(name, value);
     Ok(())
@@ -627,10 +595,11 @@ fn log_incomplete(target: &str) {
 }
 
 /// What becomes of a request whose app has ended without an error.
+#[inline]
 pub(crate) fn conclude(outlet: &Outlet, target: impl Fn() -> String) -> Response {
     match outlet.end() {
-        Ended::Response(response) => {
-            if outlet.phase() != Phase::Complete && !outlet.is_gone() {
+        Ended::Response(response, is_whole) => {
+            if !is_whole {
                 log_incomplete(&target());
             }
             response
@@ -650,7 +619,7 @@ pub(crate) fn conclude(outlet: &Outlet, target: impl Fn() -> String) -> Response
 /// What becomes of a request whose app has raised something. None: nothing was sent, and it can be answered.
 pub(crate) fn fail(outlet: &Outlet) -> Option<Response> {
     match outlet.end() {
-        Ended::Response(response) => Some(response),
+        Ended::Response(response, _) => Some(response),
         Ended::Given | Ended::Cut => Some(Response::default()),
         // What the client never hears of is only logged.
         Ended::Missing => None,

@@ -1,78 +1,204 @@
-//! Functions that are bound to an object, and called with one argument or none.
+//! Functions that are bound to what they work with: `receive` and `send` of a request.
 //!
-//! What a class of PyO3's has as `__call__` is called with a tuple, which Python makes, and PyO3 takes apart: 400 instructions
-//! more for each `send`, of which a response has two. For its own functions CPython knows better ways (`METH_O`,
-//! `METH_NOARGS`), which are in the limited API, but have no name in PyO3.
+//! A request has two, and a response calls one of them twice, so they are as small as an object can be: a reference, and
+//! what CPython calls without a tuple of arguments (PEP 590), which PyO3 can give no class. To make and free the two takes 530
+//! instructions. As functions of CPython's (`METH_O`, `METH_NOARGS`), which have to be bound to an object of a class of PyO3's,
+//! they took 1,360.
+//!
+//! Whoever is called by CPython is attached to the interpreter. [`Python::attach`] would only count that, so there is none
+//! here; what is released where nobody counted, PyO3 keeps until the next one is counted.
 
 use std::{
-    ffi::{CStr, c_int},
+    ffi::{CStr, c_int, c_ulong, c_void},
+    mem::{ManuallyDrop, offset_of},
     panic::{AssertUnwindSafe, catch_unwind},
-    ptr::{null, null_mut},
+    ptr::null_mut,
+    sync::Arc,
 };
 
-use pyo3::{PyClass, exceptions::PyRuntimeError, ffi, prelude::*};
+use pyo3::{
+    exceptions::{PyMemoryError, PyRuntimeError, PyTypeError},
+    ffi,
+    prelude::*,
+    sync::PyOnceLock,
+};
 
-/// What is called. The second object is the argument, and null where there is none.
-pub(super) type Function = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+/// What such a function does. It takes no keywords.
+pub(super) trait Function: 'static {
+    /// What it works with.
+    type Data: Send + Sync + 'static;
 
-/// A function, before it is bound.
-pub(super) struct Method(ffi::PyMethodDef);
+    /// Its name, and that of its class.
+    const NAMES: [&'static CStr; 2];
 
-// SAFETY: nobody writes to it, CPython included: its pointers are to a static string and a function.
-unsafe impl Sync for Method {}
+    /// Whether it takes one argument; else none.
+    const TAKES_ONE: bool;
 
-impl Method {
-    /// A function of no argument.
-    pub(super) const fn of_none(name: &'static CStr, function: Function) -> Self {
-        Self::new(name, function, ffi::METH_NOARGS)
+    /// Where its class is kept.
+    fn class() -> &'static PyOnceLock<Py<PyAny>>;
+
+    /// Does it. The argument is there if it takes one.
+    fn call<'py>(
+        py: Python<'py>,
+        data: &Arc<Self::Data>,
+        argument: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>>;
+}
+
+/// A function that works with `data`.
+///
+/// # Errors
+/// If there is no memory.
+pub(super) fn bind<F: Function>(py: Python<'_>, data: Arc<F::Data>) -> PyResult<Bound<'_, PyAny>> {
+    let class = F::class().get_or_try_init(py, || make_class::<F>(py))?;
+    // SAFETY: memory as large as an `Object`, of which every field is written before anybody gets it.
+    unsafe {
+        let own = ffi::PyObject_Malloc(size_of::<Object<F::Data>>()).cast::<Object<F::Data>>();
+        if own.is_null() {
+            return Err(PyMemoryError::new_err(()));
+        }
+        ffi::PyObject_Init(own.cast(), class.as_ptr().cast());
+        (&raw mut (*own).vectorcall).write(vectorcall::<F>);
+        (&raw mut (*own).data).write(ManuallyDrop::new(data));
+        Ok(Bound::from_owned_ptr(py, own.cast()))
     }
+}
 
-    /// A function of one argument.
-    pub(super) const fn of_one(name: &'static CStr, function: Function) -> Self {
-        Self::new(name, function, ffi::METH_O)
+/// `vectorcallfunc`, which the limited API of Python 3.9 does not name.
+type Vectorcall = unsafe extern "C" fn(
+    function: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+/// `PY_VECTORCALL_ARGUMENTS_OFFSET`, a bit of the count.
+const HAS_PLACE_BEFORE: usize = 1 << (usize::BITS - 1);
+/// `Py_TPFLAGS_HAVE_VECTORCALL`, in the limited API since 3.12, and the same bit since 3.9.
+const HAVE_VECTORCALL: c_ulong = 1 << 11;
+
+#[repr(C)]
+struct Object<T> {
+    head: ffi::PyObject,
+    vectorcall: Vectorcall,
+    data: ManuallyDrop<Arc<T>>,
+}
+
+fn make_class<F: Function>(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let at = ffi::PyMemberDef {
+        name: c"__vectorcalloffset__".as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        offset: offset_of!(Object<F::Data>, vectorcall).cast_signed(),
+        flags: ffi::Py_READONLY,
+        doc: null_mut(),
+    };
+    // SAFETY: all zero is a member without a name, which is the end of them.
+    let members = Box::leak(Box::new([at, unsafe { std::mem::zeroed() }]));
+    let name = |attribute: &'static CStr| ffi::PyGetSetDef {
+        name: attribute.as_ptr(),
+        get: Some(name::<F>),
+        ..ffi::PyGetSetDef::default()
+    };
+    let names = Box::leak(Box::new([name(c"__name__"), name(c"__qualname__"), ffi::PyGetSetDef::default()]));
+    let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
+    let mut slots = [
+        slot(ffi::Py_tp_call, call::<F> as ffi::ternaryfunc as *mut _),
+        slot(ffi::Py_tp_dealloc, dealloc::<F> as ffi::destructor as *mut _),
+        slot(ffi::Py_tp_new, new as ffi::newfunc as *mut _),
+        slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
+        slot(ffi::Py_tp_getset, names.as_mut_ptr().cast()),
+        slot(0, null_mut()),
+    ];
+    let mut spec = ffi::PyType_Spec {
+        name: F::NAMES[1].as_ptr(),
+        basicsize: size_of::<Object<F::Data>>() as _,
+        itemsize: 0,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | HAVE_VECTORCALL) as _,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: names, functions, members and attributes live for ever; the slots, which end with a zero, are read by the call
+    // only. Objects are as large as is said, and none is made by Python (`new`).
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec)).map(Bound::unbind) }
+}
+
+unsafe extern "C" fn vectorcall<F: Function>(
+    function: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let count = count & !HAS_PLACE_BEFORE;
+    // SAFETY: CPython calls it with as many arguments, and then one for each name, if there is a tuple of names.
+    unsafe {
+        let is_fit = count == usize::from(F::TAKES_ONE) && (names.is_null() || ffi::PyTuple_Size(names) == 0);
+        run::<F>(function, is_fit.then(|| if F::TAKES_ONE { *arguments } else { null_mut() }))
     }
+}
 
-    const fn new(name: &'static CStr, function: Function, flags: c_int) -> Self {
-        let method = ffi::PyMethodDefPointer { PyCFunction: function };
-        Self(ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: method, ml_flags: flags, ml_doc: null() })
+/// The way of those who have a tuple of arguments.
+unsafe extern "C" fn call<F: Function>(
+    function: *mut ffi::PyObject,
+    arguments: *mut ffi::PyObject,
+    named: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls it with a tuple, and perhaps a dict.
+    unsafe {
+        let count = ffi::PyTuple_Size(arguments).unsigned_abs();
+        let is_fit = count == usize::from(F::TAKES_ONE) && (named.is_null() || ffi::PyDict_Size(named) == 0);
+        run::<F>(function, is_fit.then(|| if F::TAKES_ONE { ffi::PyTuple_GetItem(arguments, 0) } else { null_mut() }))
     }
+}
 
-    /// The function of an object, whose class is the one that it asks for with [`call`].
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub(super) fn bind<'py, T: PyClass>(&'static self, object: &Bound<'py, T>) -> PyResult<Bound<'py, PyAny>> {
-        let definition = (&raw const self.0).cast_mut();
-        // SAFETY: the definition lives for ever, and is not written to; the object is alive, and becomes the function's.
-        unsafe {
-            let function = ffi::PyCFunction_NewEx(definition, object.as_ptr(), null_mut());
-            Bound::from_owned_ptr_or_err(object.py(), function)
+/// Does what the function does. No argument is a wrong number of them, and null is one that it does not take.
+///
+/// # Safety
+/// CPython has called `function`, which is one of `F`'s, and both are alive for as long as the call.
+#[inline]
+unsafe fn run<F: Function>(function: *mut ffi::PyObject, argument: Option<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+    // SAFETY: whoever is called by CPython is attached; what is borrowed here is alive, and ends with the call.
+    let (py, data) = unsafe { (Python::assume_attached(), &(*function.cast::<Object<F::Data>>()).data) };
+    // A panic must not get into the interpreter.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let Some(argument) = argument else {
+            let takes = if F::TAKES_ONE { "exactly one argument" } else { "no arguments" };
+            return Err(PyTypeError::new_err(format!("{}() takes {takes}", F::NAMES[0].to_string_lossy())));
+        };
+        // SAFETY: as above.
+        let argument = unsafe { Bound::from_borrowed_ptr_or_opt(py, argument) };
+        F::call(py, data, argument.as_ref())
+    }));
+    match outcome.unwrap_or_else(|_| Err(PyRuntimeError::new_err("a bug in HTTPy: the log has a panic"))) {
+        Ok(value) => value.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            null_mut()
         }
     }
 }
 
-/// What a [`Function`] does: `call` with the object that it is bound to, and its argument.
-///
-/// # Safety
-/// Both are what CPython has called the function with.
-pub(super) unsafe fn call<T: PyClass>(
-    object: *mut ffi::PyObject,
-    argument: *mut ffi::PyObject,
-    call: impl FnOnce(&Bound<'_, T>, Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>>,
+unsafe extern "C" fn dealloc<F: Function>(function: *mut ffi::PyObject) {
+    // SAFETY: nobody has it any more. It was made by `bind`, so that it has data, no garbage collector knows it, and its
+    // class is its own.
+    unsafe {
+        let class = ffi::Py_TYPE(function);
+        ManuallyDrop::drop(&mut (*function.cast::<Object<F::Data>>()).data);
+        ffi::PyObject_Free(function.cast());
+        ffi::Py_DecRef(class.cast());
+    }
+}
+
+unsafe extern "C" fn new(
+    _class: *mut ffi::PyTypeObject,
+    _arguments: *mut ffi::PyObject,
+    _named: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    Python::attach(|py| {
-        // SAFETY: alive for as long as the call, says the caller; null is none.
-        let (object, argument) =
-            unsafe { (Bound::from_borrowed_ptr(py, object), Bound::from_borrowed_ptr_or_opt(py, argument)) };
-        // A panic must not get into the interpreter.
-        let outcome = catch_unwind(AssertUnwindSafe(|| call(object.cast::<T>()?, argument.as_ref())));
-        let outcome = outcome.unwrap_or_else(|_| Err(PyRuntimeError::new_err("a bug in HTTPy: the log has a panic")));
-        match outcome {
-            Ok(value) => value.into_ptr(),
-            Err(error) => {
-                error.restore(py);
-                null_mut()
-            }
-        }
-    })
+    // SAFETY: whoever is called by CPython is attached.
+    let py = unsafe { Python::assume_attached() };
+    PyTypeError::new_err("only HTTPy makes these").restore(py);
+    null_mut()
+}
+
+unsafe extern "C" fn name<F: Function>(_function: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: text that ends with a NUL.
+    unsafe { ffi::PyUnicode_FromString(F::NAMES[0].as_ptr()) }
 }

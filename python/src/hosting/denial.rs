@@ -41,14 +41,15 @@ impl Denial {
         site: Option<Arc<Site>>,
         is_success_open: bool,
     ) -> PyResult<Self> {
-        let status = read_status(py, message, "websocket.http.response.start")?;
+        let status = read_status(message.get_item(intern!(py, "status"))?, "websocket.http.response.start")?;
         if is_success_open && status.is_success() {
             let says =
                 "websocket.http.response.start has a status from 300 on by HTTP/2, where a success opens the WebSocket";
             return Err(PyValueError::new_err(format!("{says}, found {}", status.as_u16())));
         }
         let outlet = Outlet::new(false, site);
-        outlet.start(Head { status, headers: read_headers(py, message)?, has_trailers: false })?;
+        let headers = read_headers(message.get_item(intern!(py, "headers"))?)?;
+        outlet.start(Head { status, headers, has_trailers: false })?;
         Ok(Self(outlet))
     }
 

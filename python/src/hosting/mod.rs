@@ -14,6 +14,7 @@ mod bound;
 mod denial;
 mod environ;
 mod flow;
+mod message;
 mod outlet;
 mod repeats;
 mod scope;

@@ -16,7 +16,13 @@
 //!
 //! ASGI's and WSGI's rules of saying it are in `asgi.rs` and `wsgi.rs`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{
+        AtomicU8,
+        Ordering::{Acquire, Release},
+    },
+};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use httpy::{Body, Response};
@@ -40,7 +46,12 @@ pub(crate) struct Outlet {
     is_head: bool,
     pub(super) site: Option<Arc<Site>>,
     state: Mutex<State>,
+    /// What decides about a message, beside the lock: the number of the phase, and [`GONE`]. Written under it.
+    stand: AtomicU8,
 }
+
+/// The client has gone.
+const GONE: u8 = 1 << 7;
 
 #[derive(Default)]
 struct State {
@@ -75,6 +86,7 @@ struct State {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Phase {
     #[default]
     Silent,
@@ -94,8 +106,8 @@ pub(super) struct Head {
 
 /// What the end of an app leaves to do.
 pub(crate) enum Ended {
-    /// This is the response.
-    Response(Response),
+    /// This is the response, and whether it is whole, or at least nobody's any more.
+    Response(Response, bool),
     /// It is gone its way already.
     Given,
     /// There is none.
@@ -112,7 +124,7 @@ const MANY: usize = 8;
 
 impl Outlet {
     pub(crate) fn new(is_head: bool, site: Option<Arc<Site>>) -> Arc<Self> {
-        Arc::new(Self { is_head, site, state: Mutex::default() })
+        Arc::new(Self { is_head, site, state: Mutex::default(), stand: AtomicU8::new(Phase::Silent as u8) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -123,10 +135,23 @@ impl Outlet {
         self.lock().phase
     }
 
-    /// Both of what decides about a message.
+    /// Both of what decides about a message. An app says one after the other, so nobody else changes the phase meanwhile; the
+    /// client may go at any time.
     pub(super) fn phase_and_gone(&self) -> (Phase, bool) {
-        let state = self.lock();
-        (state.phase, state.is_gone)
+        let stand = self.stand.load(Acquire);
+        let phase = match stand & !GONE {
+            0 => Phase::Silent,
+            1 => Phase::Started,
+            2 => Phase::Sending,
+            3 => Phase::Trailing,
+            _ => Phase::Complete,
+        };
+        (phase, stand & GONE != 0)
+    }
+
+    /// Keeps `stand` what the state says.
+    fn note(&self, state: &State) {
+        self.stand.store(state.phase as u8 | if state.is_gone { GONE } else { 0 }, Release);
     }
 
     /// Whether the client went away before it had everything.
@@ -151,6 +176,7 @@ impl Outlet {
         state.left = left.filter(|_| !state.is_bare);
         state.has_trailers = head.has_trailers;
         state.phase = Phase::Started;
+        self.note(&state);
         state.head = Some(head);
         Ok(())
     }
@@ -216,6 +242,7 @@ impl Outlet {
             }
         }
         state.phase = next;
+        self.note(&state);
         drop(state);
         Ok(pushed)
     }
@@ -234,6 +261,7 @@ impl Outlet {
         }
         if !more {
             state.phase = Phase::Complete;
+            self.note(&state);
             let trailers = state.trailers.take().map(|trailers| *trailers);
             if let Some(flow) = &state.flow {
                 flow.finish(trailers);
@@ -273,12 +301,16 @@ impl Outlet {
             flow.cut();
         }
         state.is_gone = true;
+        self.note(&state);
     }
 
     /// Hands over the response that was made, if there is one and somebody waits for it, and tells who waits for the end of
     /// everything if that is it.
     pub(super) fn give(&self, py: Python<'_>) {
         let mut state = self.lock();
+        if state.watch.is_none() && state.begun.is_none() && state.leaving.is_empty() {
+            return;
+        }
         let begun = state.begun.take();
         let leaving = if state.phase == Phase::Complete { std::mem::take(&mut state.leaving) } else { Vec::new() };
         let given = match state.watch.take() {
@@ -350,21 +382,22 @@ impl Outlet {
     }
 
     /// The app has ended.
+    #[inline]
     pub(crate) fn end(&self) -> Ended {
         let mut state = self.lock();
         state.has_ended = true;
         let afterwards = state.afterwards.take();
         let ended = match (state.response.take(), state.phase) {
-            (Some(response), Phase::Complete) => Ended::Response(response),
+            (Some(response), Phase::Complete) => Ended::Response(response, true),
             // Refused in its place.
-            (Some(response), _) if state.is_gone => Ended::Response(response),
+            (Some(response), _) if state.is_gone => Ended::Response(response, true),
             (None, Phase::Complete) => Ended::Given,
             (None, _) if state.is_gone => Ended::Given,
             (response, Phase::Sending | Phase::Trailing) => {
                 if let Some(flow) = &state.flow {
                     flow.cut();
                 }
-                response.map_or(Ended::Cut, Ended::Response)
+                response.map_or(Ended::Cut, |response| Ended::Response(response, false))
             }
             (_, Phase::Silent | Phase::Started) => Ended::Missing,
         };
@@ -380,7 +413,7 @@ impl Outlet {
             return Ended::Given;
         }
         let ended = match self.end() {
-            Ended::Response(response) => {
+            Ended::Response(response, _) => {
                 self.lock().response = Some(response);
                 Ended::Given
             }
@@ -408,6 +441,7 @@ impl Outlet {
             let mut state = self.lock();
             if state.phase != Phase::Complete {
                 state.is_gone = true;
+                self.note(&state);
             }
         }
         self.tell_leaving(None);
@@ -559,9 +593,12 @@ fn declared_length(headers: &mut HeaderMap) -> PyResult<Option<u64>> {
 }
 
 fn read_length(value: &HeaderValue) -> PyResult<u64> {
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    digits
-        .and_then(|text| text.parse::<u64>().ok())
+    let length = value.as_bytes().iter().try_fold(0_u64, |length, byte| match byte {
+        b'0'..=b'9' => length.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
+        _ => None,
+    });
+    length
+        .filter(|_| !value.is_empty())
         .ok_or_else(|| PyValueError::new_err(format!("content-length is a number of bytes, found {value:?}")))
 }
 

@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use httpy::message::{Feature, Peer, TlsSession};
 use percent_encoding::percent_decode_str;
 use pyo3::{
-    intern,
+    ffi, intern,
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyString, PyTuple},
 };
@@ -114,13 +114,8 @@ impl Template {
 }
 
 impl Hosted {
-    /// The scope of a request. The caller has found out whether the client takes trailers: fields are looked through for that.
-    pub(super) fn http_scope<'py>(
-        &self,
-        py: Python<'py>,
-        seen: &Seen<'_>,
-        takes_trailers: bool,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    /// The scope of a request, and whether trailers can be sent for it.
+    pub(super) fn http_scope<'py>(&self, py: Python<'py>, seen: &Seen<'_>) -> PyResult<(Bound<'py, PyDict>, bool)> {
         let template = &self.scope;
         let scope = template.of_connection(py, seen.peer)?.copy()?;
         let (before, path) = (self.context.root_path(), seen.uri.path());
@@ -146,14 +141,14 @@ impl Hosted {
         if let Some(query) = seen.uri.query() {
             scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query.as_bytes()))?;
         }
-        scope.set_item(intern!(py, "headers"), headers(py, &template.fields, seen)?)?;
+        let (headers, has_te) = headers(py, &template.fields, seen)?;
+        scope.set_item(intern!(py, "headers"), headers)?;
         scope.set_item(intern!(py, "state"), self.context.copy_state(py)?)?;
+        let takes_trailers = has_te && seen.supports(Feature::Trailers);
         scope.set_item(intern!(py, "extensions"), template.extensions(py, seen, takes_trailers)?)?;
-        Ok(scope)
+        Ok((scope, takes_trailers))
     }
-}
 
-impl Hosted {
     /// The scope of a WebSocket (WebSocket specification 2.5): that of its handshake, but for what is different.
     pub(crate) fn socket_scope<'py>(
         &self,
@@ -161,7 +156,7 @@ impl Hosted {
         seen: &Seen<'_>,
         subprotocols: &[String],
     ) -> PyResult<Bound<'py, PyDict>> {
-        let scope = self.http_scope(py, seen, false)?;
+        let (scope, _) = self.http_scope(py, seen)?;
         scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
         scope.set_item(intern!(py, "scheme"), if seen.peer.is_tls { "wss" } else { "ws" })?;
         scope.set_item("subprotocols", PyList::new(py, subprotocols)?)?;
@@ -179,6 +174,7 @@ impl Hosted {
 /// Text of percent-encoded parts. What is no UTF-8 then is replaced: a router has refused it where there is one.
 pub(super) fn decoded<'a>(parts: &[&'a str; 2]) -> Cow<'a, str> {
     match parts {
+        ["", only] if !only.contains('%') => Cow::Borrowed(only),
         ["", only] => percent_decode_str(only).decode_utf8_lossy(),
         parts => Cow::Owned(parts.map(|part| percent_decode_str(part).decode_utf8_lossy()).concat()),
     }
@@ -202,30 +198,44 @@ pub(super) fn missing_host(seen: &Seen<'_>) -> Option<HeaderValue> {
     HeaderValue::from_str(authority.as_str()).ok()
 }
 
-fn headers<'py>(py: Python<'py>, known: &Fields<PyTuple>, seen: &Seen<'_>) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    let append = |name: &HeaderName, value: &HeaderValue| {
-        let make = || {
-            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-            PyTuple::new(py, [PyBytes::new(py, name), PyBytes::new(py, value)])
-        };
-        list.append(known.object(py, name, value, make)?)
-    };
-    if let Some(host) = missing_host(seen) {
-        append(&header::HOST, &host)?;
-    }
+/// The list of fields, and whether `TE` is one of them: here, all are looked at anyway.
+fn headers<'py>(py: Python<'py>, known: &Fields<PyTuple>, seen: &Seen<'_>) -> PyResult<(Bound<'py, PyList>, bool)> {
     // Where the host was a pseudo-field it comes first; it is a field of the request by now.
     let is_pseudo = seen.version >= Version::HTTP_2;
-    if is_pseudo && let Some(host) = seen.headers.get(header::HOST) {
-        append(&header::HOST, host)?;
-    }
-    for (name, value) in seen.headers {
-        if is_pseudo && name == header::HOST {
-            continue;
+    let missing = missing_host(seen);
+    let host = missing.as_ref().or_else(|| if is_pseudo { seen.headers.get(header::HOST) } else { None });
+    let others = seen.headers.iter().filter(|(name, _)| !is_pseudo || **name != header::HOST);
+    let skipped = if is_pseudo { seen.headers.get_all(header::HOST).iter().count() } else { 0 };
+    let length = usize::from(host.is_some()) + seen.headers.len() - skipped;
+    let mut has_te = false;
+    let fields = host.map(|host| (&header::HOST, host)).into_iter().chain(others);
+    let objects = fields.map(|(name, value)| {
+        has_te |= *name == header::TE;
+        known.object(py, name, value, || {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            PyTuple::new(py, [PyBytes::new(py, name), PyBytes::new(py, value)])
+        })
+    });
+    let list = list_of(py, length, objects)?;
+    Ok((list, has_te))
+}
+
+/// A list of `length` items, which there have to be.
+fn list_of<'py>(
+    py: Python<'py>,
+    length: usize,
+    mut items: impl Iterator<Item = PyResult<Bound<'py, PyTuple>>>,
+) -> PyResult<Bound<'py, PyList>> {
+    // SAFETY: a new list, which nobody else has, is filled; an item becomes its own. Should there be an error before it is
+    // full, it is only released.
+    unsafe {
+        let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(length.cast_signed()))?;
+        for place in 0..length {
+            let item = items.next().expect("`length` of them")?;
+            ffi::PyList_SetItem(list.as_ptr(), place.cast_signed(), item.into_ptr());
         }
-        append(name, value)?;
+        Ok(list.cast_into_unchecked())
     }
-    Ok(list)
 }
 
 /// The cipher suites that rustls has, with their numbers at IANA.

@@ -159,7 +159,7 @@ impl<'a, 'py> ListItems<'a, 'py> {
 }
 
 /// The items of a tuple, which never changes, so that they live as long as it does.
-pub(super) struct TupleItems<'a, 'py> {
+pub(crate) struct TupleItems<'a, 'py> {
     tuple: Borrowed<'a, 'py, PyAny>,
     length: usize,
     items: Option<Items>,
@@ -167,14 +167,14 @@ pub(super) struct TupleItems<'a, 'py> {
 
 impl<'a, 'py> TupleItems<'a, 'py> {
     #[inline]
-    pub(super) fn of(tuple: Borrowed<'a, 'py, PyAny>, layout: &Layout) -> Self {
+    pub(crate) fn of(tuple: Borrowed<'a, 'py, PyAny>, layout: &Layout) -> Self {
         // SAFETY: a tuple by the caller's check of the type.
         let items = unsafe { layout.items(tuple.as_ptr(), false) };
         TupleItems { tuple, length: length_of(tuple, layout), items }
     }
 
     #[inline]
-    pub(super) fn at(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
+    pub(crate) fn at(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
         if index >= self.length {
             return None;
         }

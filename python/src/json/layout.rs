@@ -23,7 +23,7 @@ use crate::symbols::symbols;
 
 /// What is known of this interpreter.
 #[derive(Clone, Copy)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// Whether anything below may be used.
     known: bool,
     /// Where the bytes of an ASCII `str` begin: `sizeof(PyASCIIObject)`, which lost `wstr` in 3.12.
@@ -110,7 +110,7 @@ const OLD_TABLE_INDICES: usize = 40;
 impl Layout {
     /// The layout for a walk that begins now.
     #[inline]
-    pub(super) fn current(py: Python<'_>) -> Layout {
+    pub(crate) fn current(py: Python<'_>) -> Layout {
         static LAYOUT: PyOnceLock<Layout> = PyOnceLock::new();
         let found = *LAYOUT.get_or_init(py, || Layout::find(py).unwrap_or(Layout::UNKNOWN));
         if ENABLED.load(Ordering::Relaxed) { found } else { Layout::UNKNOWN }
@@ -242,7 +242,7 @@ impl Layout {
     /// # Safety
     /// `dict` is a `dict`.
     #[inline]
-    pub(super) unsafe fn entries(&self, dict: *mut ffi::PyObject) -> Option<Entries> {
+    pub(crate) unsafe fn entries(&self, dict: *mut ffi::PyObject) -> Option<Entries> {
         if !self.known {
             return None;
         }
@@ -297,7 +297,7 @@ impl Layout {
 
 /// The entries of a `dict`.
 #[derive(Clone, Copy)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     first: *const u8,
     step: usize,
     count: usize,
@@ -309,7 +309,7 @@ impl Entries {
     /// # Safety
     /// The dict has not changed since the entries were taken from it.
     #[inline]
-    pub(super) unsafe fn next(&self, position: &mut ffi::Py_ssize_t) -> Option<[*mut ffi::PyObject; 2]> {
+    pub(crate) unsafe fn next(&self, position: &mut ffi::Py_ssize_t) -> Option<[*mut ffi::PyObject; 2]> {
         while position.unsigned_abs() < self.count {
             // SAFETY: an entry, as it is one of `count`.
             let entry =

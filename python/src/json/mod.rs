@@ -41,7 +41,8 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 
 use crate::symbols::symbols;
 
-pub(crate) use layout::{json_layout, test_layout};
+pub(crate) use contents::TupleItems;
+pub(crate) use layout::{Layout, json_layout, test_layout};
 pub(crate) use read::read;
 pub(crate) use write::write;
 

@@ -17,7 +17,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{HeaderMap, StatusCode, Version};
+use http::{StatusCode, Version};
 use httpy::{
     Reply, Request, Response,
     message::refusal,
@@ -32,7 +32,7 @@ use pyo3::{
 
 use super::{
     Common, Inner, Whose, endpoint, prepare_bytes, prepare_text, read_close, text,
-    waiting::{Done, Wait, What},
+    waiting::{Wait, What},
 };
 use crate::{
     afterwards::followed,
@@ -42,6 +42,7 @@ use crate::{
     fields,
     hosting::{Denial, Hosted, Said, read_headers},
     plan::vectorcall,
+    ready::ready,
     site::{Afterwards, Site},
     threads::Pool,
 };
@@ -306,18 +307,18 @@ impl Conversation {
             ("websocket.send", Stage::Open) => self.send_message(py, message),
             ("websocket.close", Stage::Open) => self.close(py, message),
             // Who closes what has ended has nothing to learn, and apps do it on their way out.
-            ("websocket.close", Stage::Connecting | Stage::Denying(_)) if is_gone => Done::get(py),
+            ("websocket.close", Stage::Connecting | Stage::Denying(_)) if is_gone => ready(py),
             (_, Stage::Connecting | Stage::Denying(_)) if is_gone => Err(nobody_reads(py)),
             ("websocket.accept", Stage::Connecting) => self.accept(py, message),
             ("websocket.close", Stage::Connecting) => {
                 self.over(py, Close::new(Close::ABNORMAL, ""));
                 self.reject(py, refusal(StatusCode::FORBIDDEN, "Forbidden"))?;
-                Done::get(py)
+                ready(py)
             }
             ("websocket.http.response.start", Stage::Connecting) => {
                 let denial = Denial::start(py, message, self.site.clone(), self.is_success_open)?;
                 self.lock().stage = Stage::Denying(denial);
-                Done::get(py)
+                ready(py)
             }
             ("websocket.http.response.body", Stage::Denying(denial)) => self.deny(py, message, &denial),
             (kind, stage) => {
@@ -351,16 +352,14 @@ impl Conversation {
         let Ok(subprotocol) = subprotocol.map(|chosen| chosen.extract::<String>()).transpose() else {
             return Err(PyTypeError::new_err("websocket.accept has a str as its subprotocol, or None"));
         };
-        let headers = match message.get_item(intern!(py, "headers"))? {
-            Some(headers) if !headers.is_none() => read_headers(py, message)?,
-            _ => HeaderMap::new(),
-        };
+        let headers = message.get_item(intern!(py, "headers"))?.filter(|headers| !headers.is_none());
+        let headers = read_headers(headers)?;
         // Chosen none: so some frameworks say it.
         let subprotocol = subprotocol.filter(|chosen| !chosen.is_empty());
         let accepted = self.inner.accept(subprotocol.as_deref(), headers);
         self.lock().stage = if accepted.is_ok() { Stage::Open } else { Stage::Failed };
         self.wake(py);
-        accepted.and_then(|()| Done::get(py))
+        accepted.and_then(|()| ready(py))
     }
 
     fn send_message<'py>(
@@ -370,7 +369,7 @@ impl Conversation {
     ) -> PyResult<Bound<'py, PyAny>> {
         let prepared = read_message(py, message)?;
         match self.inner.open()?.sender.try_send(&prepared) {
-            Ok(()) => Done::get(py),
+            Ok(()) => ready(py),
             Err(Refused::Full) => {
                 Bound::new(py, Wait::new(What::Room(self.inner.clone(), prepared))).map(Bound::into_any)
             }
@@ -392,7 +391,7 @@ impl Conversation {
         if self.inner.open()?.sender.close(close.clone()) {
             self.over(py, close);
         }
-        Done::get(py)
+        ready(py)
     }
 
     fn deny<'py>(
@@ -410,7 +409,7 @@ impl Conversation {
             self.over(py, Close::new(Close::ABNORMAL, ""));
         }
         match said {
-            Said::Done => Done::get(py),
+            Said::Done => ready(py),
             Said::Full(room) => Ok(room.into_bound(py)),
             Said::Gone => Err(nobody_reads(py)),
         }

@@ -16,9 +16,9 @@ use pyo3::{
 
 use super::{
     text,
-    waiting::{Done, Wait, Waiter, What},
+    waiting::{Wait, Waiter, What},
 };
-use crate::driver::Home;
+use crate::{driver::Home, ready::ready};
 
 /// What its methods, and what is awaited of them, share.
 pub(super) struct Line {
@@ -103,7 +103,7 @@ impl PyLine {
         };
         self.0.relay.deliver(Message { kind, data });
         if self.0.poll_room(&mut Context::from_waker(std::task::Waker::noop())) {
-            return Done::get(py);
+            return ready(py);
         }
         Bound::new(py, Wait::new(What::Incoming(self.0.clone()))).map(Bound::into_any)
     }

@@ -12,9 +12,9 @@ use pyo3::{
 use super::{
     Form, Inner, prepare_any, prepare_bytes, prepare_json, prepare_text, read_close, read_headers, read_ping,
     rejection,
-    waiting::{Done, Wait, What},
+    waiting::{Wait, What},
 };
-use crate::{fields::Headers, query::QueryParams, request::PyRequest};
+use crate::{fields::Headers, query::QueryParams, ready::ready, request::PyRequest};
 
 /// A WebSocket, for `async def` handlers.
 #[pyclass(frozen, name = "WebSocket", module = "httpy", weakref)]
@@ -34,7 +34,7 @@ impl PyWebSocket {
         headers: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.inner.accept(subprotocol, read_headers(headers)?)?;
-        Done::get(py)
+        ready(py)
     }
 
     /// Answers the handshake with an HTTP response instead of opening the WebSocket.
@@ -47,7 +47,7 @@ impl PyWebSocket {
         headers: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.inner.reject(rejection(py, content, status, headers)?)?;
-        Done::get(py)
+        ready(py)
     }
 
     /// Waits for the next message: a `str` or `bytes`, as the client sent it.
@@ -99,28 +99,28 @@ impl PyWebSocket {
     fn ping<'py>(&self, py: Python<'py>, data: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let data = data.map(read_ping).transpose()?.unwrap_or_default();
         self.inner.open()?.sender.ping(&data).map_err(|_| self.inner.closed(py))?;
-        Done::get(py)
+        ready(py)
     }
 
     /// Closes the WebSocket, behind what was sent before.
     #[pyo3(signature = (code=1000, reason=""))]
     fn close<'py>(&self, py: Python<'py>, code: u16, reason: &str) -> PyResult<Bound<'py, PyAny>> {
         self.inner.open()?.sender.close(read_close(code, reason)?);
-        Done::get(py)
+        ready(py)
     }
 
     /// Makes it a member of a room, until it leaves or ends.
     #[pyo3(signature = (room, /))]
     fn join<'py>(&self, py: Python<'py>, room: &str) -> PyResult<Bound<'py, PyAny>> {
         self.inner.join(py, room)?;
-        Done::get(py)
+        ready(py)
     }
 
     /// Takes it out of a room.
     #[pyo3(signature = (room, /))]
     fn leave<'py>(&self, py: Python<'py>, room: &str) -> PyResult<Bound<'py, PyAny>> {
         self.inner.leave(room)?;
-        Done::get(py)
+        ready(py)
     }
 
     fn __aiter__(slf: Py<Self>) -> Py<Self> {
@@ -251,7 +251,7 @@ impl PyWebSocket {
 
     fn begin<'py>(&self, py: Python<'py>, message: Prepared) -> PyResult<Bound<'py, PyAny>> {
         match self.inner.send(py, message)? {
-            None => Done::get(py),
+            None => ready(py),
             Some(wait) => Ok(wait.into_any()),
         }
     }

@@ -7,8 +7,11 @@ use pyo3::{
     types::{PyDict, PyList, PyString},
 };
 
-use super::{Inner, PyBlockingWebSocket, PyWebSocket, prepare_bytes, prepare_json, prepare_text, waiting::Done};
-use crate::server::{Descriptor, own};
+use super::{Inner, PyBlockingWebSocket, PyWebSocket, prepare_bytes, prepare_json, prepare_text};
+use crate::{
+    ready::ready,
+    server::{Descriptor, own},
+};
 
 /// The rooms of one server.
 #[pyclass(frozen, name = "Rooms", module = "httpy._httpy")]
@@ -28,7 +31,7 @@ impl PyRooms {
         let except = exclude.filter(|exclude| !exclude.is_none()).map(ids_of).transpose()?.unwrap_or_default();
         let message = prepare(message)?;
         self.0.broadcast(room, message, &except).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Done::get(py)
+        ready(py)
     }
 
     /// How many members a room has, in all processes.

@@ -115,7 +115,7 @@ fuzz:  ## fuzz every target for FUZZ_SECONDS each
 second-parser: build  ## try EXAMPLES random requests on HTTPy, llhttp and h11, and compare
 	SECOND_PARSER_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests_py/test_second_parser.py -k nothing
 
-train: setup  ## find out again which code is hot, for builds to be optimized for (10 minutes, rustup)
+train: setup  ## find out again which code is hot, for builds to be optimized for (5 minutes, rustup)
 	rustup component add llvm-tools
 	$(BIN)/python scripts/train.py
 

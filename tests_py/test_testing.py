@@ -770,12 +770,14 @@ def test_nothing_stays_of_clients_that_are_done() -> None:
 
     use()
     gc.collect()
-    before = threading.active_count(), descriptors()
+    threads, opened = threading.active_count(), descriptors()
     for _ in range(50):
         use()
     gc.collect()
 
-    assert (threading.active_count(), descriptors()) == before
+    # What other tests have left may end meanwhile, or be opened once: a leak is one of each client.
+    assert threading.active_count() - threads < 10
+    assert descriptors() - opened < 10
 
 
 def descriptors() -> int:

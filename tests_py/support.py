@@ -10,7 +10,9 @@ import concurrent.futures
 import contextlib
 import http.client
 import inspect
+import itertools
 import os
+import re
 import socket
 import sys
 import threading
@@ -29,6 +31,12 @@ Handler = Callable[[], Any]
 
 DRIVERS = [*(["selector"] if hasattr(_httpy, "Selector") else []), "thread", *(["uvloop"] if uvloop else [])]
 """selector: asyncio's selector is ours. thread: ours beside asyncio's own loop. uvloop: ours beside that one."""
+
+FIRST_PORT, PORTS = 20_000, 500
+"""Of `free_port`: where they begin, and how many each process has."""
+WORKER = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+# Runs that follow each other begin elsewhere: the system keeps the port of what has ended for a minute.
+_PORTS = itertools.count(os.getpid())
 
 PATIENCE_S = 10.0
 """How long a test waits for what it expects at once."""
@@ -189,6 +197,20 @@ def run_to_end(loop: asyncio.AbstractEventLoop) -> None:
 def on_loop(server: Server, function: Callable[[], Awaitable[T]]) -> T:
     """Runs a coroutine on the server's loop, from a client."""
     return asyncio.run_coroutine_threadsafe(function(), server.loop).result(PATIENCE_S)
+
+
+def free_port() -> int:
+    """A port for a server that has to be told one, and that takes it a moment later.
+
+    None that the system gives to whoever asks for any (Linux: from 32768, others from 49152), and none of other
+    processes that run tests at the same time: a server that shares its port would answer in the place of this one.
+    """
+    for _ in range(PORTS):
+        port = FIRST_PORT + PORTS * WORKER + next(_PORTS) % PORTS
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"none of {PORTS} ports from {FIRST_PORT + PORTS * WORKER} is free")
 
 
 def python(*arguments: str) -> list[str]:

@@ -24,7 +24,7 @@ from websockets.sync.client import connect as websocket_connect
 
 import guest_app
 from httpy import App, Server, WebSocket, WebSocketDisconnect
-from support import DRIVERS, PATIENCE_S, Core, environment, new_event_loop
+from support import DRIVERS, PATIENCE_S, Core, environment, free_port, new_event_loop
 
 HERE = Path(__file__).parent
 
@@ -82,9 +82,7 @@ def contained(name: str, folder: Path, *options: str) -> Iterator[Container]:
     """Serves the app with another server, and perhaps further options, until the end of the block."""
     if not is_there(name):
         pytest.skip(f"{CONTAINERS[name][0]} is not installed (make test-apps installs it)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command, *arguments = (part.format(port=port) for part in CONTAINERS[name])
     events = folder / f"events-{name}".replace(" ", "-")
     env = {**environment(), "GUEST_EVENTS": str(events)}

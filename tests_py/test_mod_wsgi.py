@@ -20,7 +20,7 @@ import pytest
 import guest_app
 import httpy
 from httpy import Server
-from support import PATIENCE_S
+from support import PATIENCE_S, free_port
 from test_guest import REQUESTS, answers, content
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ def apache(group: str = "%{GLOBAL}", prefix: str = "/") -> Iterator[Apache]:
     """Runs Apache in the foreground, in a folder of its own, until the end of the block."""
     assert APACHE is not None
     # Not pytest's folder, which is closed to the user that Apache has for root. For the same reason the app is copied.
-    with tempfile.TemporaryDirectory(prefix="httpy-apache-") as name, socket.socket() as probe:
+    with tempfile.TemporaryDirectory(prefix="httpy-apache-") as name:
         folder = Path(name)
         folder.chmod(0o777)
         package = Path(httpy.__file__).parent
@@ -96,12 +96,10 @@ def apache(group: str = "%{GLOBAL}", prefix: str = "/") -> Iterator[Apache]:
         shutil.copy(HERE / "guest_app.py", folder)
         script = SCRIPT.format(folder=name, events=str(folder / "events"))
         (folder / "app.wsgi").write_text(script)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = free_port()
         user = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
         config = CONFIG.format(folder=name, port=port, modules=MODULES, user=user, group=group, prefix=prefix)
         (folder / "httpd.conf").write_text(config)
-        probe.close()
         command = [APACHE, "-d", name, "-f", str(folder / "httpd.conf"), "-DFOREGROUND"]
         process = subprocess.Popen(command, start_new_session=True)
         try:

@@ -30,7 +30,7 @@ from httpy import (
     WebSocket,
     WebSocketDisconnect,
 )
-from support import DRIVERS, PATIENCE_S
+from support import DRIVERS, PATIENCE_S, free_port
 
 
 @contextlib.contextmanager
@@ -498,9 +498,7 @@ class Redis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.path = str(folder / "redis.sock")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     def start(self) -> None:

@@ -79,10 +79,10 @@ impl Server {
         give_back_code();
         let drain = Drain::default();
         let used = Rc::new(Notify::new());
-        spawn_local(give_back_at_rest(drain.clone(), used.clone()));
         let open = Rc::new(Open::new(max_connections(&config), config.max_connections_per_address, siblings));
         let mut accepting = JoinSet::new();
         let stopping = watch::Sender::new(None);
+        spawn_local(give_back_at_rest(drain.clone(), used.clone(), stopping.subscribe()));
         for listener in listeners {
             let connections = Connections {
                 protocol: protocol.clone(),
@@ -145,15 +145,22 @@ pub fn deadline(after: Duration) -> Instant {
     now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }
 
-/// Gives code back whenever nobody has been connected for a while. An idle server has no timer: it waits to be used.
-async fn give_back_at_rest(drain: Drain, used: Rc<Notify>) {
-    loop {
-        sleep(RESTED).await;
-        if drain.open() == 0 {
-            give_back_code();
-            used.notified().await;
+/// Gives code back whenever nobody has been connected for a while, until the server stops or is dropped. An idle server has no
+/// timer: it waits to be used.
+async fn give_back_at_rest(drain: Drain, used: Rc<Notify>, mut stopping: watch::Receiver<Option<Queued>>) {
+    let rests = async {
+        loop {
+            sleep(RESTED).await;
+            if drain.open() == 0 {
+                give_back_code();
+                used.notified().await;
+            }
+            drain.finished().await;
         }
-        drain.finished().await;
+    };
+    tokio::select! {
+        () = rests => {}
+        _ = stopping.changed() => {}
     }
 }
 

@@ -91,3 +91,27 @@ fn a_stop_serves_what_is_queued_and_refuses_what_comes_later() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     });
 }
+
+#[test]
+fn a_server_that_has_ended_leaves_no_task_behind() {
+    run(async || {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        for is_stopped in [true, false] {
+            let (connector, listener) = memory();
+            let server = App::new(Arc::new(|_: Request| Reply::from(ok("answer")))).start(vec![Box::new(listener)]);
+            Client::over(connector.connect().expect("a connection"))
+                .send("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+                .await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if is_stopped {
+                server.stop(Duration::from_secs(5), Queued::Served).await;
+            } else {
+                drop(server);
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+
+            assert_eq!(tasks(), before, "stopped: {is_stopped}");
+        }
+    });
+}
